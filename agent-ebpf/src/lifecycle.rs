@@ -1,0 +1,232 @@
+//! A connection from birth to CLOSE, told by `inet_sock_set_state` and `tcp_destroy_sock`.
+//!
+//! Birth records are keyed by the socket's address because nothing better exists on every kernel (`skc_cookie` is 0 for
+//! nearly every socket). What is needed after the socket is gone moves to the closed-connection table at CLOSE, so a
+//! `tcp_destroy_sock` that comes *before* the reset of the same socket (orphans) loses nothing.
+
+use agent_common::{
+    connection::{Closed, Connection, Tuple, connection_flag, first_fin, owner_from, role},
+    event::{flag, kind, socket as socket_kind},
+    layout::Member,
+    tcp::{shutdown, state},
+};
+
+use crate::{
+    cgroup,
+    kernel::{Kernel, field, has},
+    report::{faults, fill_actor, fill_connection, report, wanted},
+    socket, task,
+};
+
+/// ETIMEDOUT.
+const TIMED_OUT: u32 = 110;
+
+/// `inet_sock_set_state`: `sk` moves from `old` to `new`.
+///
+/// The socket itself still says `old`. State machines must not rely on seeing every step: `FIN_WAIT1 → FIN_WAIT1`
+/// happens (shutdown, then close), and a program that interrupts itself on one CPU is skipped by the kernel.
+#[inline(always)]
+pub fn on_state<K: Kernel>(kernel: &K, sk: u64, old: u8, new: u8) {
+    if !socket::is_tcp(kernel, sk) {
+        return;
+    }
+    match (old, new) {
+        (state::CLOSE, state::SYN_SENT) => born_connecting(kernel, sk),
+        (state::LISTEN, state::SYN_RECV) => born_accepted(kernel, sk),
+        // The address may have belonged to a connection.
+        (_, state::LISTEN) => kernel.remove_connection(sk),
+        (_, state::ESTABLISHED) => established(kernel, sk, old),
+        (_, state::FIN_WAIT1 | state::LAST_ACK) => fin(kernel, sk, first_fin::LOCAL),
+        (_, state::CLOSE_WAIT) => fin(kernel, sk, first_fin::PEER),
+        (state::CLOSE | state::LISTEN, state::CLOSE) => {}
+        (_, state::CLOSE) => closed(kernel, sk, old),
+        _ => {}
+    }
+}
+
+/// `tcp_destroy_sock`: the address may be reused from now on.
+#[inline(always)]
+pub fn on_destroy<K: Kernel>(kernel: &K, sk: u64) {
+    kernel.remove_connection(sk);
+}
+
+/// `tcp_rcv_space_adjust`: somebody read from the socket. The only tracepoint that shows who uses an accepted socket;
+/// of no interest once that is known.
+#[inline(always)]
+pub fn on_read<K: Kernel>(kernel: &K, sk: u64) {
+    match kernel.connection(sk) {
+        Some(connection) if connection.owner_from != owner_from::NONE => {}
+        // In-kernel readers (a kTLS parser, a sockmap verdict) read in softirq or a worker.
+        _ if !task::in_process_context(kernel) => {}
+        Some(connection) => learn_owner(kernel, connection, owner_from::READ),
+        None if !socket::is_tcp(kernel, sk) => {}
+        None => {
+            if let Some(connection) = kernel.begin_connection(sk) {
+                learn_owner(kernel, connection, owner_from::READ);
+            }
+        }
+    }
+}
+
+/// `connect()`. The local port is not chosen yet, so a closed connection with the same ends is forgotten later.
+#[inline(always)]
+fn born_connecting<K: Kernel>(kernel: &K, sk: u64) {
+    let Some(connection) = kernel.begin_connection(sk) else { return };
+    connection.birth_ns = kernel.boot_ns();
+    connection.role = role::CLIENT;
+    // Not for a kernel worker connecting on its own behalf (NFS, an MPTCP subflow).
+    if task::in_process_context(kernel) {
+        learn_owner(kernel, connection, owner_from::CONNECT);
+    }
+}
+
+/// The handshake's last ACK made a child of a listener. The socket is a copy of the listener: nothing in it tells who
+/// will accept it.
+#[inline(always)]
+fn born_accepted<K: Kernel>(kernel: &K, sk: u64) {
+    let Some(connection) = kernel.begin_connection(sk) else { return };
+    connection.birth_ns = kernel.boot_ns();
+    connection.role = role::SERVER;
+}
+
+#[inline(always)]
+fn established<K: Kernel>(kernel: &K, sk: u64, old: u8) {
+    if let Some(connection) = kernel.connection(sk) {
+        connection.established_ns = kernel.boot_ns();
+        if old == state::SYN_SENT {
+            connection.syn_retransmits = field(kernel, sk, Member::TotalRetrans);
+        }
+    }
+    kernel.remove_closed(&socket::tuple(kernel, sk));
+}
+
+/// A FIN was sent (in process context, by `close()` or `shutdown()`) or received.
+#[inline(always)]
+fn fin<K: Kernel>(kernel: &K, sk: u64, by: u8) {
+    let Some(connection) = follow(kernel, sk) else { return };
+    if connection.first_fin == first_fin::NONE {
+        let now = kernel.jiffies();
+        connection.first_fin = by;
+        connection.first_fin_ns = kernel.boot_ns();
+        connection.fin_idle_rx = socket::ticks_since(now, field(kernel, sk, Member::LastReceived));
+        connection.fin_idle_tx = socket::ticks_since(now, field(kernel, sk, Member::LastSent));
+    }
+    if by == first_fin::LOCAL {
+        learn_closer(kernel, sk, connection);
+    }
+}
+
+/// The record of `sk`, made now if its birth was not seen; `None` if there is no room.
+#[inline(always)]
+pub fn follow<K: Kernel>(kernel: &K, sk: u64) -> Option<&mut Connection> {
+    match kernel.connection(sk) {
+        Some(connection) => Some(connection),
+        None => kernel.begin_connection(sk),
+    }
+}
+
+#[inline(always)]
+fn closed<K: Kernel>(kernel: &K, sk: u64, old: u8) {
+    let Some(record) = kernel.closed_scratch() else { return };
+    let faults = faults(kernel);
+    let tuple = socket::tuple(kernel, sk);
+    record.sk = sk;
+    record.closed_ns = kernel.boot_ns();
+    record.closed_monotonic_ns = kernel.monotonic_ns();
+    socket::read_facts(kernel, sk, &mut record.facts);
+    record.cgroups = cgroup::of_socket(kernel, sk);
+    let followed = if let Some(connection) = follow(kernel, sk) {
+        // Without a reset received and without an error, in process context: whoever runs closes the socket. An error
+        // means the kernel or an administrator (SOCK_DESTROY) did.
+        if connection.flags & connection_flag::RESET_RECEIVED == 0 && record.facts.error == 0 {
+            learn_closer(kernel, sk, connection);
+        }
+        if connection.owner_in_cgroup == cgroup::verdict::UNTESTED {
+            connection.owner_in_cgroup = cgroup::judge_socket(kernel, sk);
+        }
+        connection.last_state = old;
+        record.connection = *connection;
+        true
+    } else {
+        record.connection = Connection::default();
+        record.connection.last_state = old;
+        record.connection.owner_in_cgroup = cgroup::judge_socket(kernel, sk);
+        false
+    };
+
+    if old == state::SYN_SENT {
+        report_ended(kernel, faults, kind::CONNECT_FAILED, &tuple, record, followed);
+    } else if is_timeout(record) {
+        report_ended(kernel, faults, kind::TIMED_OUT, &tuple, record, followed);
+    }
+    if tuple.local_port != 0 && wanted(kernel, &tuple) {
+        kernel.store_closed(&tuple, record);
+    }
+}
+
+/// Whether a timer ended an established connection with no RST either way (`tcp_write_err`). Keepalive sends a RST
+/// first, which was reported.
+#[inline(always)]
+fn is_timeout(record: &Closed) -> bool {
+    let facts = &record.facts;
+    let unanswered = facts.retransmits > 0 || facts.probes > 0;
+    record.connection.flags & (connection_flag::RESET_RECEIVED | connection_flag::RESET_SENT) == 0
+        && facts.error != 0
+        && (facts.error == TIMED_OUT || (facts.error == facts.soft_error && unanswered))
+}
+
+#[inline(always)]
+fn report_ended<K: Kernel>(kernel: &K, faults: u64, what: u8, tuple: &Tuple, record: &Closed, followed: bool) {
+    report(
+        kernel,
+        faults,
+        tuple,
+        || record.connection.owner_in_cgroup,
+        |event| {
+            event.kind = what;
+            event.sk = record.sk;
+            event.socket = socket_kind::FULL;
+            event.state = record.connection.last_state;
+            event.family = field(kernel, record.sk, Member::Family);
+            event.facts = record.facts;
+            event.cgroups = record.cgroups;
+            event.flags |= flag::FACTS;
+            fill_connection(followed.then_some(&record.connection), event);
+            if record.connection.flags & connection_flag::RESET_RECEIVED == 0 && record.facts.error == 0 {
+                fill_actor(kernel, event);
+            }
+        },
+    );
+}
+
+/// Notes the current process as the one that closes the socket; the caller knows that it is a closing.
+#[inline(always)]
+fn learn_closer<K: Kernel>(kernel: &K, sk: u64, connection: &mut Connection) {
+    if !task::in_process_context(kernel) {
+        return;
+    }
+    if connection.flags & connection_flag::CLOSER_KNOWN == 0 {
+        task::read_current(kernel, &mut connection.closer);
+        connection.flags |= connection_flag::CLOSER_KNOWN;
+        if let Some(code) = task::exiting(kernel) {
+            connection.exit_code = code;
+            connection.flags |= connection_flag::CLOSER_EXITING;
+        }
+    }
+    // A child in the accept queue dies with its listener: whoever closes that never owned the connection.
+    let held = !has(kernel, Member::Socket) || socket::has_file(kernel, sk);
+    let how: u8 = field(kernel, sk, Member::Shutdown);
+    if held && how & shutdown::SEND != 0 && connection.owner_from == owner_from::NONE {
+        learn_owner(kernel, connection, owner_from::CLOSE);
+    }
+}
+
+#[inline(always)]
+fn learn_owner<K: Kernel>(kernel: &K, connection: &mut Connection, how: u8) {
+    task::read_current(kernel, &mut connection.owner);
+    connection.owner_from = how;
+    connection.owner_in_cgroup = cgroup::judge_current(kernel);
+}
+
+#[cfg(test)]
+mod tests;

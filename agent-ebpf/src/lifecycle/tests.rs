@@ -1,0 +1,337 @@
+mod ends;
+
+use agent_common::counter::Counter;
+
+use super::*;
+use crate::{
+    fake::{Fake, NETNS, v4},
+    reset::on_receive_reset,
+};
+
+const KERNEL_THREAD: u32 = 0x0020_0000;
+const EXITING: u32 = 0x0000_0004;
+const ABORTED: u32 = 103;
+
+/// The ends of every socket the fake makes.
+fn ends() -> Tuple {
+    Tuple { local: v4(10, 0, 0, 2), peer: v4(10, 0, 0, 1), local_port: 80, peer_port: 40000, netns: NETNS }
+}
+
+fn owner_name(connection: &Connection) -> &str {
+    std::str::from_utf8(&connection.owner.comm).unwrap().trim_end_matches('\0')
+}
+
+/// `close()` by the current process, up to the moment its state changes.
+fn close(kernel: &mut Fake, sk: u64, new: u8) {
+    kernel.process();
+    kernel.set(sk, Member::Shutdown, shutdown::BOTH);
+    kernel.go(sk, new);
+}
+
+// Births.
+
+#[test]
+fn a_client_is_born_at_connect_and_owned_by_its_caller() {
+    let mut kernel = Fake::new();
+    let born = kernel.boot_ns;
+    let sk = kernel.connecting();
+    let connection = kernel.followed(sk).unwrap();
+    assert_eq!((connection.birth_ns, connection.role, connection.established_ns), (born, role::CLIENT, 0));
+    assert_eq!((connection.owner.tgid, connection.owner_from), (100, owner_from::CONNECT));
+    assert_eq!((owner_name(&connection), connection.owner.cgroup_id), ("envoy", 700));
+
+    kernel.wait(10);
+    kernel.set(sk, Member::TotalRetrans, 2_u32);
+    kernel.softirq();
+    kernel.go(sk, state::ESTABLISHED);
+    let connection = kernel.followed(sk).unwrap();
+    assert_eq!((connection.birth_ns, connection.established_ns), (born, born + 40_000_000));
+    assert_eq!(connection.syn_retransmits, 2);
+}
+
+#[test]
+fn a_server_is_born_in_softirq_and_owned_by_nobody_yet() {
+    let mut kernel = Fake::new();
+    let sk = kernel.accepted();
+    let connection = kernel.followed(sk).unwrap();
+    assert_eq!((connection.birth_ns, connection.role), (kernel.boot_ns, role::SERVER));
+    assert_eq!((connection.owner, connection.owner_from), (agent_common::connection::Task::NOBODY, owner_from::NONE));
+}
+
+#[test]
+fn retransmissions_of_a_servers_child_are_no_syns() {
+    let mut kernel = Fake::new();
+    let sk = kernel.listener();
+    kernel.set(sk, Member::TotalRetrans, 1_u32);
+    kernel.go(sk, state::SYN_RECV);
+    kernel.go(sk, state::ESTABLISHED);
+    assert_eq!(kernel.followed(sk).unwrap().syn_retransmits, 0);
+}
+
+/// Sockets are SLAB_TYPESAFE_BY_RCU: the same address, at once, with no destruction seen in between.
+#[test]
+fn a_birth_overwrites_what_an_earlier_socket_left_at_the_address() {
+    let mut kernel = Fake::new();
+    let sk = kernel.connected();
+    kernel.receive_rst(sk, 104);
+    assert_ne!(kernel.followed(sk).unwrap().flags, 0);
+    kernel.wait(5);
+    kernel.set(sk, Member::State, state::LISTEN);
+    kernel.softirq();
+    kernel.go(sk, state::SYN_RECV);
+    let fresh = Connection { birth_ns: kernel.boot_ns, role: role::SERVER, ..Connection::NONE };
+    assert_eq!(kernel.followed(sk), Some(fresh));
+
+    kernel.process();
+    kernel.set(sk, Member::State, state::CLOSE);
+    kernel.go(sk, state::SYN_SENT);
+    let connection = kernel.followed(sk).unwrap();
+    assert_eq!((connection.role, connection.last_state, connection.flags), (role::CLIENT, 0, 0));
+}
+
+#[test]
+fn a_listener_is_no_connection_whatever_the_address_was() {
+    let mut kernel = Fake::new();
+    let sk = kernel.connected();
+    kernel.set(sk, Member::State, state::CLOSE);
+    kernel.go(sk, state::LISTEN);
+    assert_eq!(kernel.followed(sk), None);
+    kernel.go(sk, state::CLOSE);
+    assert_eq!((kernel.followed(sk), kernel.closed(&ends())), (None, None));
+}
+
+#[test]
+fn mptcp_and_other_protocols_are_left_alone() {
+    let mut kernel = Fake::new();
+    for protocol in [262_u16, 33, 132] {
+        let sk = kernel.unconnected();
+        kernel.set(sk, Member::Protocol, protocol);
+        kernel.go(sk, state::SYN_SENT);
+        kernel.go(sk, state::ESTABLISHED);
+        on_read(&kernel, sk);
+        kernel.go(sk, state::CLOSE);
+    }
+    assert_eq!((kernel.followed_count(), kernel.take_events().len()), (0, 0));
+    assert_eq!(kernel.counted(Counter::ClosedRecorded), 0);
+}
+
+// Owners.
+
+#[test]
+fn a_kernel_worker_that_connects_is_no_owner() {
+    let mut kernel = Fake::new();
+    kernel.set_task_flags(KERNEL_THREAD);
+    let sk = kernel.connecting();
+    let connection = kernel.followed(sk).unwrap();
+    assert_eq!((connection.role, connection.owner_from, connection.owner.tgid), (role::CLIENT, owner_from::NONE, 0));
+}
+
+#[test]
+fn the_first_to_read_owns_an_accepted_socket() {
+    let mut kernel = Fake::new();
+    let sk = kernel.accepted();
+    kernel.run(200, "nginx");
+    on_read(&kernel, sk);
+    kernel.run(300, "other");
+    on_read(&kernel, sk);
+    let connection = kernel.followed(sk).unwrap();
+    assert_eq!((connection.owner.tgid, connection.owner_from), (200, owner_from::READ));
+    assert_eq!(owner_name(&connection), "nginx");
+}
+
+#[test]
+fn a_reader_does_not_replace_whoever_connected() {
+    let mut kernel = Fake::new();
+    let sk = kernel.connected();
+    kernel.run(200, "nginx");
+    on_read(&kernel, sk);
+    assert_eq!(kernel.followed(sk).unwrap().owner.tgid, 100);
+}
+
+#[test]
+fn reading_from_a_connection_older_than_the_agent_tells_its_owner_but_no_birth() {
+    let mut kernel = Fake::new();
+    let sk = kernel.established();
+    on_read(&kernel, sk);
+    let connection = kernel.followed(sk).unwrap();
+    assert_eq!((connection.owner.tgid, connection.owner_from), (100, owner_from::READ));
+    assert_eq!((connection.birth_ns, connection.role), (0, role::UNKNOWN));
+}
+
+/// kTLS and sockmap read in softirq, on top of whoever happens to run.
+#[test]
+fn a_reader_inside_the_kernel_does_not_become_the_owner() {
+    let mut kernel = Fake::new();
+    let (followed, older) = (kernel.accepted(), kernel.established());
+    kernel.softirq();
+    on_read(&kernel, followed);
+    on_read(&kernel, older);
+    kernel.process();
+    kernel.set_task_flags(KERNEL_THREAD);
+    on_read(&kernel, followed);
+    assert_eq!(kernel.followed(followed).unwrap().owner_from, owner_from::NONE);
+    assert_eq!(kernel.followed(older), None);
+}
+
+#[test]
+fn whoever_closes_an_accepted_socket_that_nobody_read_owned_it() {
+    let mut kernel = Fake::new();
+    let sk = kernel.accepted();
+    close(&mut kernel, sk, state::FIN_WAIT1);
+    let connection = kernel.followed(sk).unwrap();
+    assert_eq!((connection.owner.tgid, connection.owner_from), (100, owner_from::CLOSE));
+    assert_eq!(connection.closer, connection.owner);
+}
+
+#[test]
+fn closing_does_not_replace_a_known_owner() {
+    let mut kernel = Fake::new();
+    let sk = kernel.connected();
+    kernel.run(200, "child");
+    close(&mut kernel, sk, state::FIN_WAIT1);
+    let connection = kernel.followed(sk).unwrap();
+    assert_eq!((connection.owner.tgid, connection.closer.tgid), (100, 200));
+}
+
+/// `inet_csk_listen_stop`: the child dies in the context of whoever closes the listener, and has no file.
+#[test]
+fn closing_a_listener_does_not_make_one_the_owner_of_what_waits_in_its_queue() {
+    let mut kernel = Fake::new();
+    let sk = kernel.unaccepted();
+    close(&mut kernel, sk, state::CLOSE);
+    let connection = kernel.followed(sk).unwrap();
+    assert_eq!((connection.owner_from, connection.owner.tgid), (owner_from::NONE, 0));
+    assert_eq!(connection.closer.tgid, 100, "it did close it");
+}
+
+#[test]
+fn disconnecting_is_not_closing() {
+    let mut kernel = Fake::new();
+    let sk = kernel.accepted();
+    kernel.go(sk, state::CLOSE);
+    assert_eq!(kernel.followed(sk).unwrap().owner_from, owner_from::NONE);
+}
+
+#[test]
+fn a_child_that_dies_before_it_is_established_has_no_owner() {
+    let mut kernel = Fake::new();
+    let sk = kernel.listener();
+    kernel.set(sk, Member::Socket, 0_u64);
+    kernel.softirq();
+    kernel.go(sk, state::SYN_RECV);
+    kernel.go(sk, state::CLOSE);
+    let connection = kernel.followed(sk).unwrap();
+    assert_eq!((connection.owner_from, connection.flags, connection.last_state), (0, 0, state::SYN_RECV));
+    assert_eq!(kernel.take_events().len(), 0);
+}
+
+// The first FIN.
+
+#[test]
+fn the_first_fin_is_ours_and_keeps_how_long_the_connection_was_idle() {
+    let mut kernel = Fake::new();
+    let sk = kernel.connected();
+    kernel.set(sk, Member::LastReceived, kernel.jiffies - 250);
+    kernel.set(sk, Member::LastSent, kernel.jiffies - 500);
+    let now = kernel.boot_ns;
+    close(&mut kernel, sk, state::FIN_WAIT1);
+    kernel.wait(1000);
+    kernel.softirq();
+    kernel.go(sk, state::FIN_WAIT2);
+    kernel.go(sk, state::CLOSE);
+    let connection = kernel.followed(sk).unwrap();
+    assert_eq!((connection.first_fin, connection.first_fin_ns), (first_fin::LOCAL, now));
+    assert_eq!((connection.fin_idle_rx, connection.fin_idle_tx), (250, 500));
+}
+
+#[test]
+fn the_first_fin_is_the_peers_even_if_we_send_ours_later() {
+    let mut kernel = Fake::new();
+    let sk = kernel.connected();
+    kernel.set(sk, Member::LastReceived, kernel.jiffies - 7);
+    kernel.set(sk, Member::LastSent, 0_u32);
+    kernel.softirq();
+    kernel.go(sk, state::CLOSE_WAIT);
+    let connection = kernel.followed(sk).unwrap();
+    assert_eq!(connection.flags & connection_flag::CLOSER_KNOWN, 0, "the peer's FIN arrives on anybody's time");
+    kernel.wait(100);
+    close(&mut kernel, sk, state::LAST_ACK);
+    let connection = kernel.followed(sk).unwrap();
+    assert_eq!(connection.first_fin, first_fin::PEER);
+    assert_eq!((connection.fin_idle_rx, connection.fin_idle_tx), (7, u32::MAX), "never sent is no idle time");
+    assert_eq!(connection.closer.tgid, 100);
+}
+
+/// 32-bit jiffies wrap five minutes after boot.
+#[test]
+fn idle_time_at_the_first_fin_is_right_across_the_wrap_of_jiffies() {
+    let mut kernel = Fake::new();
+    let sk = kernel.connected();
+    kernel.jiffies = 50;
+    kernel.set(sk, Member::LastReceived, u32::MAX - 49);
+    kernel.set(sk, Member::LastSent, 20_u32);
+    kernel.softirq();
+    kernel.go(sk, state::CLOSE_WAIT);
+    let connection = kernel.followed(sk).unwrap();
+    assert_eq!((connection.fin_idle_rx, connection.fin_idle_tx), (100, 30));
+}
+
+/// `shutdown()`, then `close()`.
+#[test]
+fn fin_wait1_again_keeps_the_first_fin_and_the_first_closer() {
+    let mut kernel = Fake::new();
+    let sk = kernel.connected();
+    let first = kernel.boot_ns;
+    close(&mut kernel, sk, state::FIN_WAIT1);
+    kernel.wait(500);
+    kernel.run(200, "child");
+    close(&mut kernel, sk, state::FIN_WAIT1);
+    let connection = kernel.followed(sk).unwrap();
+    assert_eq!((connection.first_fin_ns, connection.closer.tgid), (first, 100));
+}
+
+#[test]
+fn the_fin_of_a_connection_older_than_the_agent_begins_its_record() {
+    let mut kernel = Fake::new();
+    let sk = kernel.established();
+    close(&mut kernel, sk, state::FIN_WAIT1);
+    let connection = kernel.followed(sk).unwrap();
+    assert_eq!((connection.birth_ns, connection.first_fin), (0, first_fin::LOCAL));
+    assert_eq!(connection.owner_from, owner_from::CLOSE);
+}
+
+#[test]
+fn a_killed_closer_leaves_its_signal() {
+    let mut kernel = Fake::new();
+    let sk = kernel.connected();
+    kernel.set_task_flags(EXITING);
+    kernel.set_exit_code(9);
+    close(&mut kernel, sk, state::FIN_WAIT1);
+    let connection = kernel.followed(sk).unwrap();
+    assert_ne!(connection.flags & connection_flag::CLOSER_EXITING, 0);
+    assert_eq!(connection.exit_code, 9);
+}
+
+#[test]
+fn a_timer_in_softirq_closes_for_nobody() {
+    let mut kernel = Fake::new();
+    let sk = kernel.connected();
+    kernel.softirq();
+    kernel.go(sk, state::CLOSE);
+    assert_eq!(kernel.followed(sk).unwrap().flags & connection_flag::CLOSER_KNOWN, 0);
+}
+
+/// A RST or an error handled from the backlog runs in the context of whoever let go of the socket's lock.
+#[test]
+fn a_reset_or_an_error_in_process_context_makes_nobody_the_closer() {
+    let mut kernel = Fake::new();
+    let reset = kernel.connected();
+    on_receive_reset(&kernel, reset);
+    kernel.go(reset, state::CLOSE);
+    let aborted = kernel.connected();
+    kernel.set(aborted, Member::Error, ABORTED);
+    kernel.go(aborted, state::CLOSE);
+    for sk in [reset, aborted] {
+        assert_eq!(kernel.followed(sk).unwrap().flags & connection_flag::CLOSER_KNOWN, 0);
+    }
+}

@@ -1,0 +1,276 @@
+//! Entries, tables and the real kernel, compiled for the eBPF target only.
+
+use core::{ffi::c_void, hint::black_box, mem::MaybeUninit, ptr};
+
+use agent_common::{
+    connection::{Closed, Connection, Tuple},
+    counter::{COUNTERS as COUNTER_COUNT, Counter},
+    event::Event,
+    settings::Settings,
+};
+use agent_ebpf::{
+    kernel::{Kernel, Plain},
+    lifecycle, reset,
+};
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel, generated},
+    macros::{map, raw_tracepoint},
+    maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
+    programs::RawTracePointContext,
+};
+
+/// Written by the agent before loading; read-only and frozen after, so the verifier treats it as constants.
+#[unsafe(no_mangle)]
+static SETTINGS: Settings = Settings::EMPTY;
+
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+/// Keyed by socket address. Not LRU: the connection idle for hours is the one whose age matters most.
+#[map]
+static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(1, 0);
+/// LRU: of two closed connections the later one is the one a reset is still due for.
+#[map]
+static CLOSED: LruHashMap<Tuple, Closed> = LruHashMap::with_max_entries(1, 0);
+#[map]
+static CLOSED_SCRATCH: PerCpuArray<Closed> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_COUNT, 0);
+/// Where each entry leaves the address of its arguments, see [`Running::arguments`]; one slot per entry, because an
+/// entry can be interrupted by another one, but never by itself.
+#[map]
+static ARGUMENTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(8, 0);
+/// (jiffies, CLOCK_MONOTONIC), for the agent's measurement of HZ.
+#[map]
+static CLOCK: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
+
+/// An all-zero record, in read-only data because it is too large for the stack.
+static NO_CONNECTION: Connection = Connection::NONE;
+
+#[raw_tracepoint]
+fn inet_sock_set_state(context: RawTracePointContext) -> i32 {
+    let (sk, old, new): (u64, u32, u32) = (context.arg(0), context.arg(1), context.arg(2));
+    lifecycle::on_state(&Running::new(&context, 0), sk, old as u8, new as u8);
+    0
+}
+
+#[raw_tracepoint]
+fn tcp_destroy_sock(context: RawTracePointContext) -> i32 {
+    lifecycle::on_destroy(&Running::new(&context, 1), context.arg(0));
+    0
+}
+
+#[raw_tracepoint]
+fn tcp_rcv_space_adjust(context: RawTracePointContext) -> i32 {
+    lifecycle::on_read(&Running::new(&context, 2), context.arg(0));
+    0
+}
+
+#[raw_tracepoint]
+fn tcp_receive_reset(context: RawTracePointContext) -> i32 {
+    reset::on_receive_reset(&Running::new(&context, 3), context.arg(0));
+    0
+}
+
+/// For kernels whose `tcp_send_reset` has two arguments.
+#[raw_tracepoint]
+fn tcp_send_reset(context: RawTracePointContext) -> i32 {
+    reset::on_send_reset(&Running::new(&context, 4), context.arg(0), context.arg(1), None);
+    0
+}
+
+/// For kernels whose `tcp_send_reset` names its reason.
+#[raw_tracepoint]
+fn tcp_send_reset_reason(context: RawTracePointContext) -> i32 {
+    reset::on_send_reset(&Running::new(&context, 5), context.arg(0), context.arg(1), Some(context.arg(2)));
+    0
+}
+
+/// Not attached anywhere: the agent runs it by hand (BPF_PROG_TEST_RUN) to measure HZ.
+#[raw_tracepoint]
+fn clock(_context: RawTracePointContext) -> i32 {
+    if let Some(sample) = CLOCK.get_ptr_mut(0) {
+        // SAFETY: the pointer is to this CPU's value of a map that is never freed while the program runs; the helpers
+        // have no precondition.
+        unsafe { *sample = [generated::bpf_jiffies64(), generated::bpf_ktime_get_ns()] };
+    }
+    0
+}
+
+/// The kernel this program runs in.
+struct Running {
+    arguments: u64,
+}
+
+impl Running {
+    /// The context pointer goes through a map to become a plain number: the verifier forbids arithmetic on it, and the
+    /// compiler turns two comparisons into a subtraction.
+    #[inline(always)]
+    fn new(context: &RawTracePointContext, slot: u32) -> Self {
+        let arguments = match ARGUMENTS.get_ptr_mut(slot) {
+            // SAFETY: the pointer is to this CPU's value of a map that is never freed while the program runs.
+            Some(place) => unsafe {
+                place.cast::<*mut c_void>().write_volatile(context.as_ptr());
+                place.read_volatile()
+            },
+            None => 0,
+        };
+        Self { arguments }
+    }
+}
+
+impl Kernel for Running {
+    #[inline(always)]
+    fn settings(&self) -> &Settings {
+        // The loader changes what the compiler believes to be constant.
+        black_box(&SETTINGS)
+    }
+
+    #[inline(always)]
+    fn read<T: Plain>(&self, address: u64) -> T {
+        // SAFETY: the helper checks the address itself and fails where nothing is mapped; `T` is valid for any bytes.
+        match unsafe { bpf_probe_read_kernel(address as *const T) } {
+            Ok(value) => value,
+            Err(_) => {
+                self.count(Counter::ReadFault);
+                T::default()
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn boot_ns(&self) -> u64 {
+        // SAFETY: the helper has no precondition.
+        unsafe { generated::bpf_ktime_get_boot_ns() }
+    }
+
+    #[inline(always)]
+    fn monotonic_ns(&self) -> u64 {
+        // SAFETY: the helper has no precondition.
+        unsafe { generated::bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn jiffies(&self) -> u32 {
+        // SAFETY: the helper has no precondition.
+        unsafe { generated::bpf_jiffies64() as u32 }
+    }
+
+    #[inline(always)]
+    fn cpu(&self) -> u16 {
+        // SAFETY: the helper has no precondition.
+        unsafe { generated::bpf_get_smp_processor_id() as u16 }
+    }
+
+    #[inline(always)]
+    fn current_task(&self) -> u64 {
+        // SAFETY: the helper has no precondition.
+        unsafe { generated::bpf_get_current_task() }
+    }
+
+    #[inline(always)]
+    fn current_pid_tgid(&self) -> u64 {
+        bpf_get_current_pid_tgid()
+    }
+
+    #[inline(always)]
+    fn current_cgroup_id(&self) -> u64 {
+        // SAFETY: the helper has no precondition.
+        unsafe { generated::bpf_get_current_cgroup_id() }
+    }
+
+    #[inline(always)]
+    fn arguments(&self) -> u64 {
+        self.arguments
+    }
+
+    #[inline(always)]
+    fn connection(&self, sk: u64) -> Option<&mut Connection> {
+        // SAFETY: a map value stays mapped while the program runs, and the hooks of one socket run under its lock
+        // (see the trait).
+        CONNECTIONS.get_ptr_mut(sk).and_then(|connection| unsafe { connection.as_mut() })
+    }
+
+    #[inline(always)]
+    fn begin_connection(&self, sk: u64) -> Option<&mut Connection> {
+        if CONNECTIONS.insert(sk, black_box(&NO_CONNECTION), 0).is_err() {
+            self.count(Counter::ConnectionTableFull);
+            return None;
+        }
+        self.connection(sk)
+    }
+
+    #[inline(always)]
+    fn remove_connection(&self, sk: u64) {
+        // Not there is what was wanted.
+        let _absent = CONNECTIONS.remove(sk);
+    }
+
+    #[inline(always)]
+    fn closed(&self, tuple: &Tuple) -> Option<&Closed> {
+        // SAFETY: a map value stays mapped while the program runs. An entry evicted meanwhile may be overwritten by a
+        // newer one, whose bytes are as valid.
+        unsafe { CLOSED.get(tuple) }
+    }
+
+    #[inline(always)]
+    fn closed_scratch(&self) -> Option<&mut Closed> {
+        // SAFETY: this CPU's value, used by one entry only, which the kernel never runs inside itself.
+        CLOSED_SCRATCH.get_ptr_mut(0).and_then(|scratch| unsafe { scratch.as_mut() })
+    }
+
+    #[inline(always)]
+    fn store_closed(&self, tuple: &Tuple, closed: &Closed) {
+        if CLOSED.insert(tuple, closed, 0).is_err() {
+            self.count(Counter::ClosedTableFailed);
+        } else {
+            self.count(Counter::ClosedRecorded);
+        }
+    }
+
+    #[inline(always)]
+    fn remove_closed(&self, tuple: &Tuple) {
+        // Not there is the usual case.
+        let _absent = CLOSED.remove(tuple);
+    }
+
+    #[inline(always)]
+    fn emit(&self, fill: impl FnOnce(&mut Event)) {
+        let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
+            self.count(Counter::RingBufferFull);
+            return;
+        };
+        let event: &mut MaybeUninit<Event> = &mut entry;
+        // SAFETY: the entry is as long as an `Event` and aligned to eight bytes; zeros are a valid `Event`.
+        let event = unsafe {
+            ptr::write_bytes(event.as_mut_ptr(), 0, 1);
+            event.assume_init_mut()
+        };
+        fill(event);
+        entry.submit(0);
+        self.count(Counter::Emitted);
+    }
+
+    #[inline(always)]
+    fn count(&self, counter: Counter) {
+        if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
+            // SAFETY: this CPU's value of a map that is never freed while the program runs.
+            unsafe { *value += 1 };
+        }
+    }
+
+    #[inline(always)]
+    fn counted(&self, counter: Counter) -> u64 {
+        COUNTERS.get(counter as u32).map_or(0, |value| *value)
+    }
+}
+
+/// Its eBPF object is "Dual MIT/GPL": several helpers are for GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}

@@ -1,0 +1,211 @@
+//! Received and sent resets, told by `tcp_receive_reset` and `tcp_send_reset`.
+
+use agent_common::{
+    connection::{Connection, connection_flag},
+    event::{Event, flag, kind, socket as socket_kind},
+    layout::Member,
+    tcp::{flag as tcp_flag, shutdown, state},
+};
+
+use crate::{
+    cgroup,
+    kernel::{Kernel, field},
+    lifecycle::follow,
+    report::{faults, fill_actor, fill_connection, report},
+    segment::{self, Received},
+    socket,
+};
+
+/// `tcp_receive_reset`: `tcp_reset()` runs on `sk`. The socket still has its old state, and `sk_err` is not set yet.
+#[inline(always)]
+pub fn on_receive_reset<K: Kernel>(kernel: &K, sk: u64) {
+    let faults = faults(kernel);
+    let old: u8 = field(kernel, sk, Member::State);
+    let connection = match follow(kernel, sk) {
+        Some(connection) => {
+            connection.flags |= connection_flag::RESET_RECEIVED;
+            Some(&*connection)
+        }
+        None => None,
+    };
+    // The refused connect is reported as such, once, when the socket reaches CLOSE with its error.
+    if old == state::SYN_SENT {
+        return;
+    }
+    let tuple = socket::tuple(kernel, sk);
+    let how: u8 = field(kernel, sk, Member::Shutdown);
+    report(
+        kernel,
+        faults,
+        &tuple,
+        || judge(kernel, sk, connection),
+        |event| {
+            event.kind = kind::RESET_RECEIVED;
+            fill_full(kernel, sk, old, event);
+            fill_connection(connection, event);
+            if may_be_data(old, how) {
+                event.flags |= flag::AMBIGUOUS;
+            }
+        },
+    );
+}
+
+/// Whether `tcp_reset()` in this state may have been called for data that nobody will read, not for a RST
+/// (`tcp_rcv_state_process`, the step that processes the segment text).
+///
+/// Only a RST answered to the same socket tells (a RST is never answered), and that comes after this hook.
+#[inline(always)]
+#[must_use]
+pub const fn may_be_data(state: u8, how: u8) -> bool {
+    how & shutdown::RECEIVE != 0
+        && matches!(state, state::FIN_WAIT1 | state::FIN_WAIT2 | state::CLOSE_WAIT | state::CLOSING | state::LAST_ACK)
+}
+
+/// `tcp_send_reset`: a RST is sent. `sk` may be 0, a listener or a mini-socket; `skb`, the segment being answered, is 0
+/// when the owner of the socket sends it by itself. `reason` is there from 6.10 on.
+#[inline(always)]
+pub fn on_send_reset<K: Kernel>(kernel: &K, sk: u64, skb: u64, reason: Option<u32>) {
+    let faults = faults(kernel);
+    if sk == 0 {
+        return answered_for_nobody(kernel, faults, sk, skb, socket_kind::NONE, 0, reason);
+    }
+    let state: u8 = field(kernel, sk, Member::State);
+    match socket::kind_of(state) {
+        socket_kind::FULL => sent_for_connection(kernel, faults, sk, skb, state, reason),
+        other => answered_for_nobody(kernel, faults, sk, skb, other, state, reason),
+    }
+}
+
+/// A reset sent with the connection's own socket at hand.
+#[inline(always)]
+fn sent_for_connection<K: Kernel>(kernel: &K, faults: u64, sk: u64, skb: u64, state: u8, reason: Option<u32>) {
+    let tuple = socket::tuple(kernel, sk);
+    // A socket that is not in CLOSE yet lives on: followed from here on, so that its end (keepalive's timeout) is known
+    // to have been told. One in CLOSE may be destroyed already, and nothing would ever remove its record.
+    let living = if state == state::CLOSE { kernel.connection(sk) } else { follow(kernel, sk) };
+    let connection = match living {
+        Some(connection) => {
+            if !lives_on(state, skb) {
+                connection.flags |= connection_flag::RESET_SENT;
+            }
+            Some(&*connection)
+        }
+        // Already destroyed: an orphan is, before the answer leaves.
+        None => match kernel.closed(&tuple) {
+            Some(closed) if closed.sk == sk => Some(&closed.connection),
+            _ => None,
+        },
+    };
+    // close(), linger 0 and disconnect have set CLOSE before they send; the state that matters is the one before.
+    let before = match connection {
+        Some(connection) if state == state::CLOSE && connection.last_state != 0 => connection.last_state,
+        _ => state,
+    };
+    report(
+        kernel,
+        faults,
+        &tuple,
+        || judge(kernel, sk, connection),
+        |event| {
+            event.kind = if skb == 0 { kind::RESET_SENT } else { kind::RESET_ANSWERED };
+            fill_full(kernel, sk, before, event);
+            fill_connection(connection, event);
+            fill_reason(reason, event);
+            if skb == 0 {
+                fill_actor(kernel, event);
+            } else {
+                fill_segment(&segment::read(kernel, skb), event);
+            }
+        },
+    );
+}
+
+/// Whether the socket survives this reset: an answer to a segment that fits no handshake ends neither the handshake nor
+/// the socket.
+#[inline(always)]
+const fn lives_on(state: u8, skb: u64) -> bool {
+    skb != 0 && matches!(state, state::SYN_SENT | state::SYN_RECV)
+}
+
+/// A reset answered by a listener, a mini-socket or nobody: the addresses are in the packet, and the connection, if
+/// there was one, is in the closed-connection table.
+#[inline(always)]
+fn answered_for_nobody<K: Kernel>(
+    kernel: &K,
+    faults: u64,
+    sk: u64,
+    skb: u64,
+    kind_of_socket: u8,
+    state: u8,
+    reason: Option<u32>,
+) {
+    let mut received = segment::read(kernel, skb);
+    received.tuple.netns = if sk == 0 { segment::netns(kernel, skb) } else { socket::netns(kernel, sk) };
+    // A SYN begins a connection: whoever had the same ends before has nothing to do with it.
+    let opens = received.segment.flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN;
+    let closed = if opens { None } else { kernel.closed(&received.tuple) };
+    let listener = kind_of_socket == socket_kind::LISTENER;
+    let judge = || match closed {
+        Some(closed) => closed.connection.owner_in_cgroup,
+        None if listener => cgroup::judge_socket(kernel, sk),
+        None => cgroup::verdict::OUTSIDE,
+    };
+    report(kernel, faults, &received.tuple, judge, |event| {
+        event.kind = kind::RESET_ANSWERED;
+        event.sk = sk;
+        event.socket = kind_of_socket;
+        event.state = state;
+        event.family = received.family;
+        fill_reason(reason, event);
+        fill_segment(&received, event);
+        if kind_of_socket == socket_kind::TIME_WAIT {
+            event.substate = field(kernel, sk, Member::TwSubstate);
+        }
+        if let Some(closed) = closed {
+            event.closed_ns = closed.closed_ns;
+            event.closed_monotonic_ns = closed.closed_monotonic_ns;
+            event.facts = closed.facts;
+            event.cgroups = closed.cgroups;
+            event.flags |= flag::CLOSED | flag::FACTS;
+            fill_connection(Some(&closed.connection), event);
+        } else if listener {
+            event.cgroups = cgroup::of_socket(kernel, sk);
+        }
+    });
+}
+
+#[inline(always)]
+fn fill_full<K: Kernel>(kernel: &K, sk: u64, state: u8, event: &mut Event) {
+    event.sk = sk;
+    event.socket = socket_kind::FULL;
+    event.state = state;
+    event.family = field(kernel, sk, Member::Family);
+    event.flags |= flag::FACTS;
+    socket::read_facts(kernel, sk, &mut event.facts);
+    event.cgroups = cgroup::of_socket(kernel, sk);
+}
+
+#[inline(always)]
+fn fill_segment(received: &Received, event: &mut Event) {
+    event.segment = received.segment;
+    event.flags |= flag::SEGMENT;
+}
+
+#[inline(always)]
+fn fill_reason(reason: Option<u32>, event: &mut Event) {
+    if let Some(reason) = reason {
+        event.reason = reason;
+        event.flags |= flag::REASON;
+    }
+}
+
+#[inline(always)]
+fn judge<K: Kernel>(kernel: &K, sk: u64, connection: Option<&Connection>) -> u8 {
+    match connection {
+        Some(connection) if connection.owner_in_cgroup != cgroup::verdict::UNTESTED => connection.owner_in_cgroup,
+        _ => cgroup::judge_socket(kernel, sk),
+    }
+}
+
+#[cfg(test)]
+mod tests;

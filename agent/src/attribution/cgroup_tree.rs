@@ -1,0 +1,358 @@
+//! From a cgroup's id to its path, in the mounted cgroup2 hierarchy.
+//!
+//! The id the kernel side records is the inode number of a directory. A walk now
+//! and then keeps the names of all of them, including those just removed; an id
+//! the last walk has not met is opened by file handle, which needs no walk but a
+//! capability, or else looked for by one more walk.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use procfs::process::MountInfo;
+
+use super::cgroup_handle::CgroupHandles;
+use super::remembered::{KEEP_NAMES, Remembered};
+
+/// The most cgroups held in memory; a full node has a tenth of that. The walk goes
+/// level by level, so a workload that fills its own subtree crowds out nobody above.
+const MOST_CGROUPS: usize = 16_384;
+
+/// How long an id that could not be resolved is not tried again.
+const UNKNOWN_FOR: Duration = Duration::from_secs(5);
+
+/// Walks asked for by unknown ids are at least this far apart.
+const WALK_PAUSE: Duration = Duration::from_secs(1);
+
+/// The cgroup2 tree as this process sees it.
+pub(super) struct CgroupTree {
+    root: Option<Root>,
+    paths: Remembered<u64, Arc<str>>,
+    unknown: Remembered<u64, ()>,
+    last_walk: Instant,
+}
+
+impl CgroupTree {
+    /// Reads the tree mounted at `root`, or where mountinfo has one.
+    pub(super) fn new(root: Option<PathBuf>, now: Instant) -> Self {
+        let mut tree = Self {
+            root: Root::find(root),
+            paths: Remembered::new(KEEP_NAMES, MOST_CGROUPS),
+            unknown: Remembered::new(UNKNOWN_FOR, MOST_CGROUPS),
+            last_walk: now,
+        };
+        tree.rescan(now);
+        tree
+    }
+
+    /// Confirms what exists and forgets what has been gone for long.
+    pub(super) fn rescan(&mut self, now: Instant) {
+        self.last_walk = now;
+        if let Some(root) = &self.root {
+            root.walk(|id, path| self.paths.confirm(id, path, now));
+        }
+        self.paths.forget(now);
+        self.unknown.forget(now);
+    }
+
+    /// Where the hierarchy is mounted.
+    pub(super) fn mount(&self) -> Option<&Path> {
+        self.root.as_ref().map(|root| root.dir.as_path())
+    }
+
+    /// The path of cgroup `id` from the root of the hierarchy.
+    pub(super) fn path(&mut self, id: u64, now: Instant) -> Option<Arc<str>> {
+        if let Some(path) = self.paths.get(&id) {
+            return Some(Arc::clone(path));
+        }
+        if self.unknown.get_younger(&id, UNKNOWN_FOR, now).is_some() {
+            return None;
+        }
+        self.look_again(id, now);
+        self.paths.get(&id).cloned()
+    }
+
+    /// Tries to learn an id that no walk has met.
+    fn look_again(&mut self, id: u64, now: Instant) {
+        let Some(root) = &self.root else {
+            return;
+        };
+        if let Some(handles) = &root.handles {
+            if let Some(below) = handles.resolve(id) {
+                self.paths.confirm(id, root.absolute(&below), now);
+            }
+        } else if now.saturating_duration_since(self.last_walk) >= WALK_PAUSE {
+            self.rescan(now);
+        } else {
+            // Nothing was tried, so nothing is known about the id either.
+            return;
+        }
+        if self.paths.get(&id).is_none() {
+            self.unknown.confirm(id, (), now);
+        }
+    }
+}
+
+/// The mount all look-ups go through.
+struct Root {
+    dir: PathBuf,
+    /// What the mount leaves out: its own root's path in the hierarchy, no slash at the end.
+    above: String,
+    handles: Option<CgroupHandles>,
+}
+
+impl Root {
+    fn find(configured: Option<PathBuf>) -> Option<Self> {
+        let mounts = procfs::process::Process::myself()
+            .and_then(|myself| myself.mountinfo())
+            .map(|mounts| mounts.0)
+            .unwrap_or_default();
+        let below = configured.as_deref().unwrap_or(Path::new("/"));
+        let (dir, above) = match widest_cgroup2(&mounts, below) {
+            Some(mount) => (mount.mount_point.clone(), above(&mount.root)),
+            None => (configured.filter(|dir| is_no_mount(&mounts, dir))?, String::new()),
+        };
+        let handles = CgroupHandles::new(&dir);
+        Some(Self { dir, above, handles })
+    }
+
+    /// Visits every directory, parents first.
+    fn walk(&self, mut visit: impl FnMut(u64, Arc<str>)) {
+        let Ok(root) = fs::metadata(&self.dir) else {
+            return;
+        };
+        visit(root.ino(), self.absolute(Path::new("")));
+        let mut visited = 1;
+        let mut queue = VecDeque::from([PathBuf::new()]);
+        while let Some(parent) = queue.pop_front() {
+            // Directories come and go during the walk; the next one sees the rest.
+            let Ok(entries) = fs::read_dir(self.dir.join(&parent)) else {
+                continue;
+            };
+            for entry in entries.flatten() {
+                if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    continue;
+                }
+                if visited == MOST_CGROUPS {
+                    return;
+                }
+                visited += 1;
+                let path = parent.join(entry.file_name());
+                visit(entry.ino(), self.absolute(&path));
+                // Two links (from its parent and from itself) mean no children. Most
+                // cgroups are leaves full of control files, and looking is dearer
+                // than asking.
+                let is_leaf = entry.metadata().is_ok_and(|data| data.nlink() == 2);
+                if !is_leaf {
+                    queue.push_back(path);
+                }
+            }
+        }
+    }
+
+    /// A path below the mount as a path in the hierarchy.
+    fn absolute(&self, below: &Path) -> Arc<str> {
+        let below = below.to_string_lossy();
+        if below.is_empty() && !self.above.is_empty() {
+            return Arc::from(self.above.as_str());
+        }
+        Arc::from(format!("{}/{below}", self.above))
+    }
+}
+
+/// Of several cgroup2 mounts at or below `dir` the one that shows most of the tree. A
+/// hybrid host has it one level below where others have it.
+fn widest_cgroup2<'a>(mounts: &'a [MountInfo], dir: &Path) -> Option<&'a MountInfo> {
+    mounts
+        .iter()
+        .filter(|mount| mount.fs_type == "cgroup2" && mount.mount_point.starts_with(dir))
+        .min_by_key(|mount| depth(&mount.root))
+}
+
+/// Whether a configured directory may be taken as it is. A mount of anything else, such
+/// as a v1 hierarchy, numbers its directories from one as well and would give wrong names.
+fn is_no_mount(mounts: &[MountInfo], dir: &Path) -> bool {
+    mounts.iter().all(|mount| mount.mount_point != dir)
+}
+
+/// How far below the reader's cgroup namespace a mount's root lies. A container that
+/// got the host's tree as a volume sees that mount's root as `/../..`, above its own.
+fn depth(root: &str) -> i32 {
+    root.split('/')
+        .map(|part| match part {
+            "" | "." => 0,
+            ".." => -1,
+            _ => 1,
+        })
+        .sum()
+}
+
+/// The mount's root as a prefix of paths; the way up out of a namespace has no name.
+fn above(root: &str) -> String {
+    let names = root.split('/').filter(|part| !matches!(*part, "" | "." | ".."));
+    names.fold(String::new(), |path, name| path + "/" + name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// An ordinary directory tree: inode numbers serve as ids just as well.
+    struct Fake(tempfile::TempDir);
+
+    impl Fake {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        fn tree(&self, now: Instant) -> CgroupTree {
+            CgroupTree::new(Some(self.0.path().to_owned()), now)
+        }
+
+        /// Makes a directory and gives its id.
+        fn make(&self, path: &str) -> u64 {
+            let dir = self.0.path().join(path);
+            fs::create_dir_all(&dir).unwrap();
+            let mut siblings = fs::read_dir(dir.parent().unwrap()).unwrap().flatten();
+            siblings.find(|entry| entry.path() == dir).unwrap().ino()
+        }
+
+        fn remove(&self, path: &str) {
+            fs::remove_dir(self.0.path().join(path)).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_first_walk_finds_every_level() {
+        let fake = Fake::new();
+        let leaf = fake.make("system.slice/web.service/worker");
+        let middle = fake.make("system.slice/web.service");
+        fs::write(fake.0.path().join("system.slice/cgroup.procs"), "").unwrap();
+        let root = fs::metadata(fake.0.path()).unwrap().ino();
+        let now = Instant::now();
+        let mut tree = fake.tree(now);
+
+        let leaf = tree.path(leaf, now);
+        assert_eq!(leaf.as_deref(), Some("/system.slice/web.service/worker"));
+        let middle = tree.path(middle, now);
+        assert_eq!(middle.as_deref(), Some("/system.slice/web.service"));
+        assert_eq!(tree.path(root, now).as_deref(), Some("/"));
+    }
+
+    #[test]
+    fn a_new_cgroup_is_found_by_one_more_walk() {
+        let fake = Fake::new();
+        let start = Instant::now();
+        let mut tree = fake.tree(start);
+        let id = fake.make("new");
+
+        let found = tree.path(id, start + SECOND);
+        assert_eq!(found.as_deref(), Some("/new"));
+    }
+
+    #[test]
+    fn walks_for_unknown_ids_are_rare() {
+        let fake = Fake::new();
+        let start = Instant::now();
+        let mut tree = fake.tree(start);
+        let id = fake.make("new");
+        assert_eq!(tree.path(id, start + SECOND / 2), None, "walked just now");
+        assert!(tree.path(id, start + SECOND).is_some());
+    }
+
+    #[test]
+    fn an_id_that_was_not_found_is_left_alone_for_a_while() {
+        let fake = Fake::new();
+        let start = Instant::now();
+        let mut tree = fake.tree(start);
+        let unknown = u64::MAX;
+        assert_eq!(tree.path(unknown, start + SECOND), None);
+        assert_eq!(tree.path(unknown, start + 2 * SECOND), None);
+        assert_eq!(tree.last_walk, start + SECOND, "no second walk");
+        assert_eq!(tree.path(unknown, start + SECOND + UNKNOWN_FOR), None);
+        assert_eq!(tree.last_walk, start + SECOND + UNKNOWN_FOR);
+    }
+
+    #[test]
+    fn a_rescan_helps_an_id_that_was_unknown() {
+        let fake = Fake::new();
+        let now = Instant::now();
+        let mut tree = fake.tree(now);
+        let id = fake.make("new");
+        assert_eq!(tree.path(id, now), None);
+        tree.rescan(now);
+        assert!(tree.path(id, now).is_some());
+    }
+
+    #[test]
+    fn the_name_of_a_removed_cgroup_stays_for_a_while() {
+        let fake = Fake::new();
+        let id = fake.make("gone");
+        let start = Instant::now();
+        let mut tree = fake.tree(start);
+        fake.remove("gone");
+
+        let late = start + Duration::from_secs(150);
+        tree.rescan(late);
+        assert_eq!(tree.path(id, late).as_deref(), Some("/gone"));
+
+        let too_late = start + KEEP_NAMES;
+        tree.rescan(too_late);
+        assert_eq!(tree.path(id, too_late), None);
+    }
+
+    #[test]
+    fn a_missing_root_is_no_error() {
+        let now = Instant::now();
+        let mut tree = CgroupTree::new(Some(PathBuf::from("/nonexistent")), now);
+        tree.rescan(now);
+        assert_eq!(tree.path(1, now + SECOND), None);
+    }
+
+    fn mounts(lines: &[&str]) -> Vec<MountInfo> {
+        let parse = |line: &&str| MountInfo::from_line(line).unwrap();
+        lines.iter().map(parse).collect()
+    }
+
+    #[test]
+    fn the_hybrid_layout() {
+        let mounts = mounts(&[
+            "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755",
+            "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory",
+            "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw",
+        ]);
+        let mount = widest_cgroup2(&mounts, Path::new("/sys/fs/cgroup")).unwrap();
+        assert_eq!(mount.mount_point, Path::new("/sys/fs/cgroup/unified"));
+        assert_eq!(above(&mount.root), "");
+    }
+
+    #[test]
+    fn a_host_without_cgroup2() {
+        let mounts = mounts(&["35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory"]);
+        assert!(widest_cgroup2(&mounts, Path::new("/")).is_none());
+        assert!(!is_no_mount(&mounts, Path::new("/sys/fs/cgroup/memory")), "a v1 tree names other ids");
+    }
+
+    #[test]
+    fn the_hosts_tree_beside_the_containers_own() {
+        let mounts = mounts(&[
+            "50 40 0:30 / /sys/fs/cgroup ro - cgroup2 cgroup rw",
+            "51 40 0:30 /../../.. /host/sys/fs/cgroup ro - cgroup2 cgroup2 rw",
+        ]);
+        let mount = widest_cgroup2(&mounts, Path::new("/")).unwrap();
+        assert_eq!(mount.mount_point, Path::new("/host/sys/fs/cgroup"));
+        assert_eq!(above(&mount.root), "");
+    }
+
+    #[test]
+    fn a_mount_of_a_part_of_the_tree() {
+        let root = Root { dir: PathBuf::from("/sys/fs/cgroup"), above: above("/kubepods.slice/x"), handles: None };
+        assert_eq!(&*root.absolute(Path::new("")), "/kubepods.slice/x");
+        assert_eq!(&*root.absolute(Path::new("a/b")), "/kubepods.slice/x/a/b");
+    }
+}

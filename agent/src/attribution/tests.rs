@@ -1,0 +1,202 @@
+//! The whole way from clues to an owner, over trees shaped like a node's.
+
+use super::*;
+use std::fs;
+use std::os::unix::fs::{DirEntryExt, symlink};
+use std::path::Path;
+use std::time::Duration;
+
+const UID: &str = "0a1b2c3d-1111-4222-8333-445566778899";
+const ID: &str = "1f0e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";
+const OTHER_ID: &str = "a0b1c2d3e4f5061728394a5b6c7d8e9f0a1b2c3d4e5f60718293a4b5c6d7e8f9";
+const START: u64 = 777;
+
+/// A node below a temporary directory: `proc`, `cgroup` and `log/pods`.
+struct Node(tempfile::TempDir);
+
+impl Node {
+    fn new() -> Self {
+        let node = Self(tempfile::tempdir().unwrap());
+        for dir in ["proc", "cgroup", "log/pods"] {
+            fs::create_dir_all(node.path(dir)).unwrap();
+        }
+        node
+    }
+
+    fn path(&self, below: &str) -> PathBuf {
+        self.0.path().join(below)
+    }
+
+    fn attributor(&self, now: Instant) -> Attributor {
+        let config = AttributionConfig {
+            proc_root: self.path("proc"),
+            cgroup_root: Some(self.path("cgroup")),
+            pod_logs: self.path("log/pods"),
+            node: Some("node-7".into()),
+        };
+        Attributor::new_at(config, now)
+    }
+
+    fn add_cgroup(&self, path: &str) -> CgroupClue {
+        let dir = self.path("cgroup").join(path);
+        fs::create_dir_all(&dir).unwrap();
+        let mut siblings = fs::read_dir(dir.parent().unwrap()).unwrap().flatten();
+        let id = siblings.find(|entry| entry.path() == dir).unwrap().ino();
+        CgroupClue { id, is_creator_only: false }
+    }
+
+    fn root_cgroup(&self) -> CgroupClue {
+        use std::os::unix::fs::MetadataExt;
+        CgroupClue { id: fs::metadata(self.path("cgroup")).unwrap().ino(), is_creator_only: false }
+    }
+
+    fn add_process(&self, pid: u32, cgroups: &str) -> ProcessClue {
+        let dir = self.path("proc").join(pid.to_string());
+        fs::create_dir(&dir).unwrap();
+        // Fields 4 to 52, the 22nd being the start time.
+        let rest: Vec<String> = (4..=52).map(|field| if field == 22 { START } else { 0 }.to_string()).collect();
+        fs::write(dir.join("stat"), format!("{pid} (app) S {}\n", rest.join(" "))).unwrap();
+        symlink("/usr/bin/app", dir.join("exe")).unwrap();
+        fs::write(dir.join("cgroup"), cgroups).unwrap();
+        ProcessClue { pid, start_boottime_ns: START * 1_000_000_000 / procfs::ticks_per_second(), comm: "app".into() }
+    }
+
+    fn add_pod(&self, container: &str) {
+        let dir = format!("log/pods/shop_cart-0_{UID}/{container}");
+        fs::create_dir_all(self.path(&dir)).unwrap();
+    }
+}
+
+fn json(owner: &Owner) -> serde_json::Value {
+    serde_json::to_value(owner).unwrap()
+}
+
+#[test]
+fn a_pod_on_a_cgroup2_node() {
+    let node = Node::new();
+    let uid = UID.replace('-', "_");
+    let path = format!("kubepods.slice/kubepods-pod{uid}.slice/cri-containerd-{ID}.scope");
+    let cgroup = node.add_cgroup(&path);
+    let id = cgroup.id;
+    let process = node.add_process(4711, "0::/\n");
+    node.add_pod("app");
+    let now = Instant::now();
+
+    let owner = node.attributor(now).attribute_at(&Clues { process: Some(process), cgroup: Some(cgroup) }, now);
+    assert_eq!(
+        json(&owner),
+        serde_json::json!({
+            "process": {"pid": 4711, "comm": "app", "exe": "/usr/bin/app"},
+            "container": {"id": ID, "name": "app", "runtime": "containerd"},
+            "pod": {"namespace": "shop", "name": "cart-0", "uid": UID, "node": "node-7"},
+            "cgroup": {"id": id, "path": format!("/{path}")},
+        })
+    );
+}
+
+#[test]
+fn nothing_known_is_nothing_said() {
+    let node = Node::new();
+    let now = Instant::now();
+    let owner = node.attributor(now).attribute_at(&Clues::default(), now);
+    assert_eq!(owner, Owner::default());
+    assert_eq!(json(&owner), serde_json::json!({}));
+}
+
+#[test]
+fn unreadable_clues_are_repeated_as_they_are() {
+    let now = Instant::now();
+    let nowhere = PathBuf::from("/nonexistent");
+    let config = AttributionConfig {
+        proc_root: nowhere.clone(),
+        cgroup_root: Some(nowhere.clone()),
+        pod_logs: nowhere,
+        node: None,
+    };
+    let clues = Clues {
+        process: Some(ProcessClue { pid: 1, start_boottime_ns: 1, comm: "a\u{1b}[31m".into() }),
+        cgroup: Some(CgroupClue { id: 99, is_creator_only: true }),
+    };
+    let owner = Attributor::new_at(config, now).attribute_at(&clues, now);
+    assert_eq!(
+        json(&owner),
+        serde_json::json!({
+            "process": {"pid": 1, "comm": "a\u{1b}[31m"},
+            "cgroup": {"id": 99, "creator": true},
+        })
+    );
+}
+
+#[test]
+fn without_the_v2_tree_the_process_names_the_container() {
+    let node = Node::new();
+    let process = node.add_process(7, &format!("4:memory:/kubepods/pod{UID}/{ID}\n0::/\n"));
+    node.add_pod("app");
+    let now = Instant::now();
+    let owner =
+        node.attributor(now).attribute_at(&Clues { process: Some(process), cgroup: Some(node.root_cgroup()) }, now);
+    assert_eq!(owner.cgroup.unwrap().path.as_deref(), Some("/"));
+    assert_eq!(owner.pod.unwrap().name.as_deref(), Some("cart-0"));
+    let container = owner.container.unwrap();
+    assert_eq!(container.name.as_deref(), Some("app"));
+    assert_eq!(container.runtime, None, "no prefix, no runtime");
+}
+
+#[test]
+fn another_process_with_the_same_pid_names_nothing() {
+    let node = Node::new();
+    let mut process = node.add_process(7, &format!("0::/docker/{ID}\n"));
+    process.start_boottime_ns += 1_000_000_000;
+    let now = Instant::now();
+    let clues = Clues { process: Some(process), cgroup: None };
+    let owner = node.attributor(now).attribute_at(&clues, now);
+    assert_eq!(owner.container, None);
+    assert_eq!(owner.process.unwrap().exe, None);
+}
+
+#[test]
+fn the_user_of_a_socket_counts_more_than_its_creator() {
+    let node = Node::new();
+    let process = node.add_process(7, &format!("0::/docker/{ID}\n"));
+    let mut cgroup = node.add_cgroup(&format!("docker/{OTHER_ID}"));
+    let now = Instant::now();
+    let mut attributor = node.attributor(now);
+    for (is_creator_only, expected) in [(true, ID), (false, OTHER_ID)] {
+        cgroup.is_creator_only = is_creator_only;
+        let clues = Clues { process: Some(process.clone()), cgroup: Some(cgroup.clone()) };
+        let owner = attributor.attribute_at(&clues, now);
+        assert_eq!(owner.container.unwrap().id, expected);
+    }
+}
+
+#[test]
+fn a_late_reset_finds_a_pod_that_is_gone() {
+    let node = Node::new();
+    let clues = Clues { process: None, cgroup: Some(node.add_cgroup(&format!("kubepods/pod{UID}/{ID}"))) };
+    node.add_pod("app");
+    let start = Instant::now();
+    let mut attributor = node.attributor(start);
+    let before = attributor.attribute_at(&clues, start);
+    assert!(before.container.as_ref().unwrap().name.is_some());
+
+    remove_all(&node.path("cgroup"));
+    remove_all(&node.path("log/pods"));
+    let late = start + Duration::from_secs(150);
+    attributor.rescan_at(late);
+    assert_eq!(attributor.attribute_at(&clues, late), before);
+}
+
+#[test]
+fn a_pod_without_logs_keeps_its_uid() {
+    let node = Node::new();
+    let clues = Clues { process: None, cgroup: Some(node.add_cgroup(&format!("kubepods/pod{UID}/{ID}"))) };
+    let now = Instant::now();
+    let owner = node.attributor(now).attribute_at(&clues, now);
+    assert_eq!(json(&owner)["pod"], serde_json::json!({"uid": UID, "node": "node-7"}));
+}
+
+fn remove_all(dir: &Path) {
+    for entry in fs::read_dir(dir).unwrap().flatten() {
+        fs::remove_dir_all(entry.path()).unwrap();
+    }
+}

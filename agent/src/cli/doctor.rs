@@ -1,0 +1,156 @@
+//! `rstscope doctor`: can this node be traced, what will be seen, and what to do about the rest.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+};
+
+use agent_common::settings::Settings;
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use super::{
+    flags::{DoctorFlags, Tuning},
+    trace::attribution,
+};
+use crate::{
+    attribution::Attributor,
+    kernel::{
+        plan::Plan,
+        preflight::{self, Check, Found, Status},
+        tracer::{self, Options, Tracer},
+    },
+};
+
+#[derive(Serialize)]
+struct Report {
+    /// Whether `trace` would work.
+    ok: bool,
+    version: &'static str,
+    checks: Vec<Check>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<Plan>,
+}
+
+/// Runs `doctor`: exit code 0 only if `trace` would work.
+///
+/// # Errors
+///
+/// If the report cannot be written.
+pub fn run(flags: &DoctorFlags) -> Result<ExitCode> {
+    let report = examine(&flags.tuning)?;
+    let mut text = Vec::new();
+    if flags.json {
+        serde_json::to_writer_pretty(&mut text, &report)?;
+        text.push(b'\n');
+    } else {
+        describe(&report, io::stdout().is_terminal(), &mut text)?;
+    }
+    match io::stdout().write_all(&text) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            return Err(error).context("cannot write the report to standard output");
+        }
+        _ => {}
+    }
+    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn examine(tuning: &Tuning) -> Result<Report> {
+    let (mut checks, found) = preflight::run(!tuning.no_reader_probe);
+    let plan = found.as_ref().map(|found| found.plan.clone());
+    if let Some(found) = found {
+        checks.push(trial(found, tuning)?);
+    }
+    checks.push(proc(tuning));
+    checks.extend(places(tuning));
+    let ok = checks.iter().all(|check| check.status != Status::Failed);
+    Ok(Report { ok, version: env!("CARGO_PKG_VERSION"), checks, plan })
+}
+
+/// Loads and attaches everything for a moment: nothing else proves that the kernel allows it.
+fn trial(found: Found, tuning: &Tuning) -> Result<Check> {
+    const NAME: &str = "trial";
+    let ring_bytes = match tracer::check_ring_bytes(tuning.ring_bytes) {
+        Ok(bytes) => bytes,
+        Err(error) => return Ok(Check::failed(NAME, error.to_string(), "leave --ring-bytes at its default")),
+    };
+    let options = Options {
+        connections: tuning.connections,
+        closed: tuning.closed_connections,
+        ring_bytes,
+        settings: Settings::EMPTY,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+    let _entered = runtime.enter();
+    Ok(match Tracer::start(found, &options) {
+        Ok(tracer) => Check::ok(
+            NAME,
+            format!("{} programs loaded and attached, HZ measured as {}", tracer.plan.hooks.len(), tracer.hz),
+        ),
+        Err(error) => Check::failed(NAME, format!("{error:#}"), "see the message"),
+    })
+}
+
+fn proc(tuning: &Tuning) -> Check {
+    const NAME: &str = "/proc";
+    let stat = tuning.proc_root.join("1/stat");
+    match std::fs::read(&stat) {
+        Ok(_) => Check::ok(NAME, tuning.proc_root.display().to_string()),
+        Err(error) => Check::failed(
+            NAME,
+            format!("{} cannot be read: {error}", stat.display()),
+            "mount the host's /proc and name it with --proc-root",
+        ),
+    }
+}
+
+/// Places that only names come from.
+fn places(tuning: &Tuning) -> Vec<Check> {
+    let attributor = Attributor::new(attribution(tuning));
+    let cgroup = match attributor.cgroup_root() {
+        Some(root) => Check::ok("cgroup v2", root.display().to_string()),
+        None => Check::warning(
+            "cgroup v2",
+            "not mounted",
+            "containers are then named only while their process lives (by /proc/PID/cgroup)",
+        ),
+    };
+    let pods = if tuning.pod_logs.is_dir() {
+        Check::ok("pod logs", tuning.pod_logs.display().to_string())
+    } else {
+        Check::warning(
+            "pod logs",
+            format!("{} is not there", tuning.pod_logs.display()),
+            "pods are then named by their uid only; in a container mount the host's /var/log/pods read-only",
+        )
+    };
+    vec![cgroup, pods]
+}
+
+fn describe(report: &Report, colour: bool, out: &mut impl Write) -> io::Result<()> {
+    let paint = |code: &str, text: &str| {
+        if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    };
+    for check in &report.checks {
+        let mark = match check.status {
+            Status::Ok => paint("32", "ok     "),
+            Status::Warning => paint("33", "warning"),
+            Status::Failed => paint("31", "FAILED "),
+        };
+        writeln!(out, "{mark}  {:<20} {}", check.name, check.found)?;
+        if let Some(remedy) = &check.remedy {
+            writeln!(out, "{:31}→ {remedy}", "")?;
+        }
+    }
+    if let Some(plan) = &report.plan {
+        writeln!(out, "\nAttach plan")?;
+        for hook in &plan.hooks {
+            writeln!(out, "  {:<22} {:<15} {}", hook.tracepoint, hook.flavour, hook.purpose)?;
+        }
+        writeln!(out, "Not seen on this kernel")?;
+        for unseen in &plan.unseen {
+            writeln!(out, "  {unseen}")?;
+        }
+    }
+    writeln!(out, "\n{}", if report.ok { "`rstscope trace` works here." } else { "`rstscope trace` does not work here." })
+}

@@ -1,0 +1,228 @@
+//! Every flag, defined once: help, completions and the man page come from here.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+
+/// Names every TCP reset and failed connect on this node.
+#[derive(Debug, Parser)]
+#[command(name = "rstscope", version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  rstscope trace                          a live table of every reset and failed connect
+  rstscope trace --namespace shop         only those of pods in the namespace shop
+  rstscope trace --port 5432 | jq .       JSON lines, as in every pipe
+  rstscope doctor                         can this node be traced, and what will not be seen";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show every TCP reset and failed connect as it happens
+    Trace(Box<TraceFlags>),
+    /// Check whether this node can be traced; exit 0 only if `trace` would work
+    Doctor(DoctorFlags),
+    /// Print a completion script, e.g. `rstscope completions bash > /etc/bash_completion.d/rstscope`
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page, e.g. `rstscope man | man -l -`
+    Man,
+}
+
+/// How to show events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// One row per event.
+    Table,
+    /// One JSON object per line, schema rstscope.v1.
+    Json,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Colour {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+const TRACE_EXAMPLES: &str = "Examples:
+  rstscope trace
+  rstscope trace --port 443 --cidr 10.0.0.0/8
+  rstscope trace --pod 'checkout-*' --output table
+  rstscope trace --duration 60s --output json > resets.jsonl
+  rstscope trace --count 1 --process envoy --facts | jq .facts
+
+Filters of one kind are alternatives; filters of different kinds must all match. Ctrl-C ends with a
+summary on standard error.";
+
+/// Flags of `trace`.
+#[derive(Args, Debug)]
+#[command(after_help = TRACE_EXAMPLES)]
+pub struct TraceFlags {
+    /// Table or JSON lines [default: a table on a terminal, JSON in a pipe]
+    #[arg(long, short, value_enum)]
+    pub output: Option<Output>,
+    /// Colour in the table
+    #[arg(long, value_enum, default_value = "auto")]
+    pub color: Colour,
+    /// Add to each JSON line the facts behind it: sequence numbers, who closed, the segment answered
+    #[arg(long)]
+    pub facts: bool,
+    /// Stop after this time: 90s, 5m, 2h, 500ms
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Stop after this many events
+    #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+
+    /// Only connections with this port at either end; up to 16
+    #[arg(long, value_name = "PORT", help_heading = "Filters", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Vec<u16>,
+    /// Only connections with an address in this network at either end; up to 8
+    #[arg(long, value_name = "NETWORK", help_heading = "Filters", value_parser = network)]
+    pub cidr: Vec<IpNet>,
+    /// Only sockets of this cgroup v2 directory and below, as a path from its root; up to 4
+    #[arg(long, value_name = "PATH", help_heading = "Filters")]
+    pub cgroup: Vec<PathBuf>,
+    /// Only this pod; `*` stands for anything, as in the next three
+    #[arg(long, value_name = "NAME", help_heading = "Filters")]
+    pub pod: Vec<String>,
+    /// Only pods of this Kubernetes namespace
+    #[arg(long, value_name = "NAME", help_heading = "Filters")]
+    pub namespace: Vec<String>,
+    /// Only this container: its name, its id or the beginning of its id
+    #[arg(long, value_name = "NAME|ID", help_heading = "Filters")]
+    pub container: Vec<String>,
+    /// Only this process name (comm, at most 15 characters) or executable path
+    #[arg(long, value_name = "NAME", help_heading = "Filters")]
+    pub process: Vec<String>,
+
+    /// Sizes and places.
+    #[command(flatten)]
+    pub tuning: Tuning,
+}
+
+/// Flags that most people never need.
+#[derive(Args, Debug)]
+pub struct Tuning {
+    /// Name of this node in the lines
+    #[arg(long, value_name = "NAME", env = "NODE_NAME", help_heading = "Tuning")]
+    pub node: Option<String>,
+    /// Living connections that can be followed (about 200 bytes each)
+    #[arg(long, value_name = "N", default_value_t = 131_072, help_heading = "Tuning",
+          value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+    pub connections: u32,
+    /// Closed connections remembered for late resets; at least 120 s of them (about 400 bytes each)
+    #[arg(long, value_name = "N", default_value_t = 65_536, help_heading = "Tuning",
+          value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+    pub closed_connections: u32,
+    /// Bytes of the buffer between kernel and agent, a power of two
+    #[arg(long, value_name = "BYTES", default_value_t = 8 << 20, help_heading = "Tuning")]
+    pub ring_bytes: u32,
+    /// Do not watch reads for the process behind an accepted connection (saves a table look-up per read)
+    #[arg(long, help_heading = "Tuning")]
+    pub no_reader_probe: bool,
+    /// Name of this agent, to run one beside another
+    #[arg(long, value_name = "NAME", default_value = "default", help_heading = "Tuning", value_parser = instance)]
+    pub instance: String,
+    /// Where the host's /proc is mounted
+    #[arg(long, value_name = "DIR", default_value = "/proc", help_heading = "Tuning")]
+    pub proc_root: PathBuf,
+    /// Where the host's cgroup v2 is mounted [default: found in /proc/self/mountinfo]
+    #[arg(long, value_name = "DIR", help_heading = "Tuning")]
+    pub cgroup_root: Option<PathBuf>,
+    /// Where the kubelet keeps the pods' logs; their names tell pods and containers apart
+    #[arg(long, value_name = "DIR", default_value = "/var/log/pods", help_heading = "Tuning")]
+    pub pod_logs: PathBuf,
+}
+
+/// Flags of `doctor`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  rstscope doctor\n  rstscope doctor --json | jq '.checks[] | select(.status != \"ok\")'")]
+pub struct DoctorFlags {
+    /// The result as one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Sizes and places, as for `trace`.
+    #[command(flatten)]
+    pub tuning: Tuning,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("unknown unit {unit:?}: use ms, s, m or h")),
+    };
+    let number: f64 = number.parse().map_err(|_| "give a number and a unit, such as 90s".to_owned())?;
+    match Duration::try_from_secs_f64(number * seconds) {
+        Ok(duration) if !duration.is_zero() && duration.as_secs() < 10 * 366 * 24 * 3600 => Ok(duration),
+        _ => Err("give a time above 0 and below ten years".to_owned()),
+    }
+}
+
+/// A network, or an address standing for itself.
+fn network(text: &str) -> Result<IpNet, String> {
+    text.parse()
+        .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from))
+        .map_err(|_| "give a network such as 10.0.0.0/8 or fd00::/8, or one address".to_owned())
+}
+
+/// The name becomes part of a file name.
+fn instance(text: &str) -> Result<String, String> {
+    let plain = |character: char| character.is_ascii_alphanumeric() || character == '-' || character == '_';
+    if text.is_empty() || text.len() > 64 || !text.chars().all(plain) {
+        return Err("use up to 64 letters, digits, - and _".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("3"), Ok(Duration::from_secs(3)));
+        for bad in ["", "s", "0s", "-1s", "5 parsecs", "1e99s", "1..2s", "999999999999h"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn one_address_is_a_network_of_its_own() {
+        assert_eq!(network("10.1.2.3").unwrap().to_string(), "10.1.2.3/32");
+        assert!(network("10.0.0.0/33").is_err());
+    }
+
+    #[test]
+    fn an_instance_name_cannot_leave_its_directory() {
+        assert!(instance("../etc/passwd").is_err());
+        assert!(instance("ci-7").is_ok());
+    }
+}

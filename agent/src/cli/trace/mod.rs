@@ -1,0 +1,224 @@
+//! `rstscope trace`: the stages in a row.
+//!
+//! One task reads the ring buffer and does nothing else that could wait, so that a slow terminal cannot make the kernel
+//! drop events before a bounded queue has; the [`pipeline`] thread does the rest.
+
+mod pipeline;
+mod tally;
+
+use std::{
+    collections::HashMap,
+    io::{self, IsTerminal, Write},
+    os::fd::AsFd,
+    process::ExitCode,
+    sync::mpsc::{SyncSender, TrySendError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+    time::{interval, sleep},
+};
+
+use self::pipeline::{Message, Pipeline};
+use super::{
+    filter,
+    flags::{Colour, Output, TraceFlags, Tuning},
+};
+use crate::{
+    attribution::{AttributionConfig, Attributor},
+    event::{Millis, decode::Decoder},
+    kernel::{
+        instance::Instance,
+        preflight::{self, Found, Status},
+        tracer::{self, LOSS_INTERVAL, Options, Tracer},
+    },
+    sinks::{
+        Sink,
+        stdout::{
+            hangup::reader_is_gone,
+            json::{AgentLine, JsonLines},
+            table::Table,
+        },
+    },
+};
+
+/// Records waiting between the reader and the pipeline. About 30 MB when full.
+const QUEUE: usize = 65_536;
+/// Records taken from the ring buffer at once.
+const BATCH: usize = 1024;
+
+/// Runs `trace`.
+///
+/// # Errors
+///
+/// If the node cannot be traced or the output cannot be written; one sentence with the remedy.
+pub fn run(flags: &TraceFlags) -> Result<ExitCode> {
+    let found = preflight(!flags.tuning.no_reader_probe)?;
+    readable(&flags.tuning)?;
+    let attributor = Attributor::new(attribution(&flags.tuning));
+    let options = Options {
+        connections: flags.tuning.connections,
+        closed: flags.tuning.closed_connections,
+        ring_bytes: tracer::check_ring_bytes(flags.tuning.ring_bytes)?,
+        settings: filter::for_kernel(flags, attributor.cgroup_root())?,
+    };
+    let _instance = Instance::lock(&flags.tuning.instance)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+    runtime.block_on(trace(flags, found, &options, attributor))
+}
+
+/// Runs the checks; the first that failed is the error.
+///
+/// # Errors
+///
+/// If one of them failed.
+pub fn preflight(learn_readers: bool) -> Result<Found> {
+    let (checks, found) = preflight::run(learn_readers);
+    match (checks.iter().find(|check| check.status == Status::Failed), found) {
+        (None, Some(found)) => Ok(found),
+        (Some(failed), _) => bail!("{}", failed.sentence()),
+        (None, None) => bail!("the node cannot be traced; run `rstscope doctor`"),
+    }
+}
+
+/// Without /proc nobody could be named, and nobody would know why.
+fn readable(tuning: &Tuning) -> Result<()> {
+    let probe = tuning.proc_root.join("self/stat");
+    std::fs::read(&probe).with_context(|| {
+        format!("cannot read {}; mount the host's /proc and name it with --proc-root", probe.display())
+    })?;
+    Ok(())
+}
+
+/// Where attribution looks.
+#[must_use]
+pub fn attribution(tuning: &Tuning) -> AttributionConfig {
+    AttributionConfig {
+        proc_root: tuning.proc_root.clone(),
+        cgroup_root: tuning.cgroup_root.clone(),
+        pod_logs: tuning.pod_logs.clone(),
+        node: tuning.node.clone(),
+    }
+}
+
+async fn trace(flags: &TraceFlags, found: Found, options: &Options, attributor: Attributor) -> Result<ExitCode> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("watching for Ctrl-C")?;
+    let mut terminate = signal(SignalKind::terminate()).context("watching for SIGTERM")?;
+    let mut tracer = Tracer::start(found, options)?;
+    let started = Instant::now();
+
+    let (queue, messages) = std::sync::mpsc::sync_channel(QUEUE);
+    let (finished, mut pipeline_finished) = oneshot::channel();
+    let pipeline = Pipeline::new(flags, sink(flags), attributor, decoder(&tracer));
+    let start = start_line(&tracer);
+    let pipeline = std::thread::Builder::new()
+        .name("pipeline".to_owned())
+        .spawn(move || {
+            let result = pipeline.run(start, &messages);
+            // The reader may have stopped by itself.
+            let _stopped = finished.send(());
+            result
+        })
+        .context("starting the pipeline thread")?;
+
+    let mut reader = Reader { queue, dropped: 0, records: Vec::with_capacity(BATCH) };
+    let end = sleep(flags.duration.unwrap_or(Duration::MAX));
+    tokio::pin!(end);
+    let mut losses = interval(LOSS_INTERVAL);
+    let mut hangup = interval(Duration::from_millis(200));
+    loop {
+        tokio::select! {
+            read = tracer.read(BATCH, &mut reader.records) => {
+                read.context("reading the ring buffer")?;
+                reader.pass_on();
+            }
+            _ = losses.tick() => reader.losses(&mut tracer)?,
+            _ = hangup.tick() => if reader_is_gone(io::stdout().as_fd()) { break },
+            _ = &mut pipeline_finished => break,
+            () = &mut end => break,
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+        }
+    }
+
+    tracer.stop(&mut reader.records);
+    reader.pass_on();
+    reader.losses(&mut tracer)?;
+    let filtered = filtered(&tracer)?;
+    drop(reader);
+    let Ok(written) = pipeline.join() else { bail!("the pipeline thread panicked; please report this as a bug") };
+    let tally = written?;
+    // A closed standard error is no reason to fail after everything was written.
+    let _unseen = writeln!(io::stderr(), "{}", tally.summary(started.elapsed(), filtered));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The end of the ring buffer's side of the queue.
+struct Reader {
+    queue: SyncSender<Message>,
+    dropped: u64,
+    records: Vec<bytes::Bytes>,
+}
+
+impl Reader {
+    fn pass_on(&mut self) {
+        for record in self.records.drain(..) {
+            // A pipeline that has ended takes nothing more: whoever asked for one line got it.
+            if let Err(TrySendError::Full(_)) = self.queue.try_send(Message::Record(record)) {
+                self.dropped += 1;
+            }
+        }
+    }
+
+    fn losses(&mut self, tracer: &mut Tracer) -> Result<()> {
+        let mut losses = tracer.losses()?;
+        losses.extend(tracer.count_loss("queue_full", self.dropped));
+        for loss in losses {
+            // Rare and small: worth waiting for room. An error means the pipeline has ended.
+            if self.queue.send(Message::Loss(loss)).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn filtered(tracer: &Tracer) -> Result<u64> {
+    Ok(tracer.counters()?[agent_common::counter::Counter::Filtered as usize].iter().sum())
+}
+
+fn decoder(tracer: &Tracer) -> Decoder {
+    let reasons: &HashMap<u32, String> = &tracer.reasons;
+    Decoder { hz: tracer.hz, locations: tracer.locations, reasons: reasons.clone() }
+}
+
+fn start_line(tracer: &Tracer) -> AgentLine {
+    AgentLine {
+        action: "start",
+        version: env!("CARGO_PKG_VERSION"),
+        kernel: Some(preflight::release()),
+        tick_ms: Some(Millis::from_ticks(1, tracer.hz)),
+        hooks: tracer.plan.hooks.clone(),
+        unseen: tracer.plan.unseen.clone(),
+        lines: None,
+    }
+}
+
+fn sink(flags: &TraceFlags) -> Box<dyn Sink + Send> {
+    let terminal = io::stdout().is_terminal();
+    let output = flags.output.unwrap_or(if terminal { Output::Table } else { Output::Json });
+    match output {
+        Output::Json => Box::new(JsonLines::new(io::stdout(), flags.tuning.node.clone(), flags.facts)),
+        Output::Table => {
+            let colour = match flags.color {
+                Colour::Always => true,
+                Colour::Never => false,
+                Colour::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+            };
+            Box::new(Table::new(io::stdout(), colour))
+        }
+    }
+}

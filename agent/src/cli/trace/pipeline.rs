@@ -1,0 +1,180 @@
+//! From a record to a written line: decode, attribute, filter, write.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::mpsc::{Receiver, RecvTimeoutError},
+    time::{Duration, Instant},
+};
+
+use agent_common::event::Event as Record;
+use anyhow::{Context, Result};
+use bytes::Bytes;
+
+use super::tally::Tally;
+use crate::{
+    attribution::{Attributor, CgroupClue, Clues, ProcessClue},
+    cli::{filter::Names, flags::TraceFlags},
+    event::{Event, decode::Decoder, facts::comm},
+    kernel::{
+        clock,
+        losses::Loss,
+        settle::{Settle, Settled},
+    },
+    sinks::{Sink, stdout::json::AgentLine},
+};
+
+/// What the reader sends.
+#[derive(Debug)]
+pub enum Message {
+    /// A record of the ring buffer.
+    Record(Bytes),
+    /// Something was lost.
+    Loss(Loss),
+}
+
+/// How often cgroups and pods are looked through again.
+const RESCAN: Duration = Duration::from_secs(5);
+
+/// The stages behind the reader.
+pub struct Pipeline {
+    sink: Box<dyn Sink + Send>,
+    attributor: Attributor,
+    decoder: Decoder,
+    settle: Settle,
+    names: Names,
+    limit: Option<u64>,
+    tally: Tally,
+}
+
+/// What came from the reader.
+enum Taken {
+    Message(Message),
+    Nothing,
+    /// The reader has gone and everything it sent was taken.
+    End,
+}
+
+/// Whether to go on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    More,
+    Enough,
+}
+
+impl Pipeline {
+    /// Arranges the stages.
+    pub fn new(flags: &TraceFlags, sink: Box<dyn Sink + Send>, attributor: Attributor, decoder: Decoder) -> Self {
+        Self {
+            sink,
+            attributor,
+            decoder,
+            settle: Settle::default(),
+            names: Names::new(flags),
+            limit: flags.count,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Works until the reader has gone, `--count` is reached, or nobody reads standard output any more.
+    ///
+    /// # Errors
+    ///
+    /// If the output cannot be written for another reason (a full disk).
+    pub fn run(mut self, start: AgentLine, messages: &Receiver<Message>) -> Result<Tally> {
+        match self.work(start, messages) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(self.tally),
+            Err(error) => Err(error).context("cannot write to standard output; free space or choose another place"),
+            Ok(()) => Ok(self.tally),
+        }
+    }
+
+    fn work(&mut self, start: AgentLine, messages: &Receiver<Message>) -> io::Result<()> {
+        self.sink.agent(&start)?;
+        self.sink.flush()?;
+        let mut rescan = Instant::now();
+        let mut settled = Vec::new();
+        loop {
+            let next = self.next(messages)?;
+            let last = matches!(next, Taken::End);
+            match next {
+                Taken::Message(Message::Record(bytes)) => match Record::from_bytes(&bytes) {
+                    Some(record) => self.settle.take(record, &mut settled),
+                    None => self.loss(&Loss { cause: "record_malformed", count: 1, by_cpu: BTreeMap::new() })?,
+                },
+                Taken::Message(Message::Loss(loss)) => self.loss(&loss)?,
+                Taken::Nothing => {}
+                Taken::End => self.settle.finish(&mut settled),
+            }
+            self.settle.expire(clock::boot_ns(), &mut settled);
+            for record in settled.drain(..) {
+                if self.write(record)? == Next::Enough {
+                    return self.stop(&start);
+                }
+            }
+            if last {
+                return self.stop(&start);
+            }
+            if rescan.elapsed() >= RESCAN {
+                self.attributor.rescan();
+                rescan = Instant::now();
+            }
+        }
+    }
+
+    /// The next message; flushes before it waits.
+    fn next(&mut self, messages: &Receiver<Message>) -> io::Result<Taken> {
+        if let Ok(message) = messages.try_recv() {
+            return Ok(Taken::Message(message));
+        }
+        self.sink.flush()?;
+        let wait = if self.settle.is_waiting() { Duration::from_millis(20) } else { Duration::from_millis(500) };
+        Ok(match messages.recv_timeout(wait) {
+            Ok(message) => Taken::Message(message),
+            Err(RecvTimeoutError::Timeout) => Taken::Nothing,
+            Err(RecvTimeoutError::Disconnected) => Taken::End,
+        })
+    }
+
+    fn write(&mut self, settled: Settled) -> io::Result<Next> {
+        let mut event = self.decoder.decode(&settled.record, clock::realtime_offset_ns());
+        event.facts.data_without_reader = settled.data_without_reader;
+        let owner = self.attributor.attribute(&clues(&event));
+        if !self.names.want(&owner) {
+            self.tally.left_out += 1;
+            return Ok(Next::More);
+        }
+        self.sink.event(&event, &owner)?;
+        self.tally.count(&event);
+        Ok(if self.limit.is_some_and(|limit| self.tally.lines() >= limit) { Next::Enough } else { Next::More })
+    }
+
+    fn loss(&mut self, loss: &Loss) -> io::Result<()> {
+        *self.tally.lost.entry(loss.cause).or_default() += loss.count;
+        self.sink.loss(loss)
+    }
+
+    fn stop(&mut self, start: &AgentLine) -> io::Result<()> {
+        self.sink.agent(&AgentLine {
+            action: "stop",
+            version: start.version,
+            kernel: None,
+            tick_ms: None,
+            hooks: Vec::new(),
+            unseen: Vec::new(),
+            lines: Some(self.tally.lines()),
+        })?;
+        self.sink.flush()
+    }
+}
+
+fn clues(event: &Event) -> Clues {
+    Clues {
+        process: event.owner.map(|owner| ProcessClue {
+            pid: owner.tgid,
+            start_boottime_ns: owner.start_boottime_ns,
+            comm: comm(&owner.comm),
+        }),
+        cgroup: event.cgroup.map(|(id, is_creator_only)| CgroupClue { id, is_creator_only }),
+    }
+}

@@ -1,0 +1,19 @@
+//! The kernel stage: loads and attaches the programs, and hands out records and losses.
+//!
+//! * [`preflight`]: can this node be traced, and if not, what to do about it;
+//! * [`btf`] and [`members`]: where the running kernel keeps what the programs read;
+//! * [`plan`]: which program goes to which hook, and what this kernel cannot show;
+//! * [`tracer`]: load, attach, read; [`hz`]: the length of a tick, measured;
+//! * [`settle`]: whether a RST really arrived; [`losses`]: what was lost;
+//! * [`clock`], [`instance`]: CLOCK_BOOTTIME as wall time; one agent per node.
+
+pub mod btf;
+pub mod clock;
+pub mod hz;
+pub mod instance;
+pub mod losses;
+pub mod members;
+pub mod plan;
+pub mod preflight;
+pub mod settle;
+pub mod tracer;

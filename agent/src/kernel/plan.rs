@@ -1,0 +1,82 @@
+//! The attach plan: which program goes to which hook on this kernel, and what it cannot show.
+
+use serde::Serialize;
+
+use super::btf::Btf;
+
+/// One program and its hook.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Hook {
+    /// Name of the tracepoint.
+    pub tracepoint: &'static str,
+    /// Name of the program in the object.
+    #[serde(skip)]
+    pub program: &'static str,
+    /// How it is attached.
+    pub flavour: &'static str,
+    /// What it is for.
+    pub purpose: &'static str,
+}
+
+/// What will be attached and what will not be seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// Programs to attach, in this order: births before resets.
+    pub hooks: Vec<Hook>,
+    /// Sentences about what this kernel does not show.
+    pub unseen: Vec<String>,
+}
+
+/// A hook the kernel does not have.
+#[derive(Debug, thiserror::Error)]
+#[error("this kernel has no tracepoint {0}; rstscope needs Linux 5.10 or newer with tracepoints (CONFIG_TRACEPOINTS)")]
+pub struct MissingHook(pub &'static str);
+
+const FLAVOUR: &str = "raw tracepoint";
+
+/// Makes the plan for a kernel.
+///
+/// # Errors
+///
+/// If one of the hooks without which nothing works is missing.
+pub fn plan(btf: &Btf, learn_readers: bool) -> Result<Plan, MissingHook> {
+    let mut hooks = Vec::new();
+    let mut unseen = Vec::new();
+    let hook = |tracepoint, program, purpose| Hook { tracepoint, program, flavour: FLAVOUR, purpose };
+
+    require(btf, "inet_sock_set_state")?;
+    hooks.push(hook("inet_sock_set_state", "inet_sock_set_state", "births, closes and failed connects"));
+    require(btf, "tcp_destroy_sock")?;
+    hooks.push(hook("tcp_destroy_sock", "tcp_destroy_sock", "end of a socket's address"));
+    require(btf, "tcp_receive_reset")?;
+    hooks.push(hook("tcp_receive_reset", "tcp_receive_reset", "received resets"));
+
+    let arguments = require(btf, "tcp_send_reset")?;
+    let program = if arguments >= 3 { "tcp_send_reset_reason" } else { "tcp_send_reset" };
+    hooks.push(hook("tcp_send_reset", program, "sent resets"));
+    if arguments < 3 {
+        // The reason and the call for resets without a full socket came together, around 6.10.
+        unseen.push(
+            "resets sent without a socket (closed port, TIME_WAIT): this kernel's tcp_send_reset tracepoint does not \
+             fire for them, Linux 6.12's does"
+                .to_owned(),
+        );
+        unseen.push("the kernel's own reset reason: it exists from about Linux 6.10 on".to_owned());
+    }
+
+    if !learn_readers {
+        unseen.push("the process of an accepted connection until it closes it: --no-reader-probe was given".to_owned());
+    } else if btf.tracepoint_args("tcp_rcv_space_adjust").is_some() {
+        hooks.push(hook("tcp_rcv_space_adjust", "tcp_rcv_space_adjust", "the process that reads an accepted connection"));
+    } else {
+        unseen.push("the process of an accepted connection until it closes it: no tcp_rcv_space_adjust".to_owned());
+    }
+    // Half-open requests and TIME_WAIT sockets take a RST without any tracepoint (tcp_check_req,
+    // tcp_timewait_state_process); no kernel shows those to this agent.
+    unseen.push("resets received by half-open requests and TIME_WAIT sockets: the kernel has no tracepoint there".to_owned());
+    Ok(Plan { hooks, unseen })
+}
+
+fn require(btf: &Btf, tracepoint: &'static str) -> Result<usize, MissingHook> {
+    btf.tracepoint_args(tracepoint).ok_or(MissingHook(tracepoint))
+}

@@ -1,0 +1,267 @@
+//! Loads the programs, attaches them, and reads what they say.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::AsFd,
+    thread,
+    time::{Duration, Instant},
+};
+
+use agent_common::{counter::COUNTERS, layout::Locations, settings::Settings};
+use anyhow::{Context, Result, anyhow, bail};
+use aya::{
+    Ebpf, EbpfLoader, TestRun,
+    maps::{MapData, PerCpuArray, RingBuf},
+    programs::RawTracePoint,
+};
+use bytes::Bytes;
+use tokio::io::unix::AsyncFd;
+
+use super::{
+    hz::{self, Sample},
+    losses::{self, Counters, Loss, Losses},
+    plan::Plan,
+    preflight::Found,
+};
+
+/// The eBPF object, built by `build.rs`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("RSTSCOPE_EBPF_OBJECT"));
+
+/// Sizes and filters.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Living connections that can be followed.
+    pub connections: u32,
+    /// Closed connections remembered.
+    pub closed: u32,
+    /// Bytes of the ring buffer, a power of two and a multiple of the page size.
+    pub ring_bytes: u32,
+    /// Filters; the member locations are filled in here.
+    pub settings: Settings,
+}
+
+/// The attached programs. They are detached when it is dropped.
+pub struct Tracer {
+    ebpf: Ebpf,
+    programs: Vec<&'static str>,
+    ring: AsyncFd<RingBuf<MapData>>,
+    counters: PerCpuArray<MapData, u64>,
+    losses: Losses,
+    closed_capacity: u32,
+    /// Ticks per second, measured.
+    pub hz: u32,
+    /// Member locations.
+    pub locations: Locations,
+    /// Names of `enum sk_rst_reason` without their prefix; empty before about 6.10.
+    pub reasons: HashMap<u32, String>,
+    /// What was attached.
+    pub plan: Plan,
+}
+
+impl Tracer {
+    /// Loads, measures the tick, attaches. Needs a tokio runtime for the ring buffer's readiness.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses a map or a program; the message names which and what to do.
+    pub fn start(found: Found, options: &Options) -> Result<Self> {
+        raise_memlock();
+        let mut settings = options.settings;
+        settings.locations = found.members.locations;
+        let mut ebpf = EbpfLoader::new()
+            .btf(None)
+            .override_global("SETTINGS", settings.as_bytes(), true)
+            .map_max_entries("CONNECTIONS", options.connections)
+            .map_max_entries("CLOSED", options.closed)
+            .map_max_entries("EVENTS", options.ring_bytes)
+            .load(OBJECT)
+            .map_err(|error| refused("its maps", &error))?;
+
+        let hz = measure_hz(&mut ebpf)?;
+        let mut programs = Vec::new();
+        for hook in &found.plan.hooks {
+            let program = load(&mut ebpf, hook.program)?;
+            program
+                .attach(hook.tracepoint)
+                .map_err(|error| refused(&format!("attaching to the tracepoint {}", hook.tracepoint), &error))?;
+            programs.push(hook.program);
+        }
+        let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?).context("opening the ring buffer")?;
+        // SAFETY: the ring buffer owns its descriptor and always returns that same one until it is dropped.
+        let ring = unsafe { AsyncFd::register(ring) }.context("watching the ring buffer")?;
+        let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).context("opening the counters")?;
+        Ok(Self {
+            ebpf,
+            programs,
+            ring,
+            counters,
+            losses: Losses::default(),
+            closed_capacity: options.closed,
+            hz,
+            locations: settings.locations,
+            reasons: reset_reasons(&found),
+            plan: found.plan,
+        })
+    }
+
+    /// Waits until there are records, then appends up to `limit` of them to `out`.
+    ///
+    /// # Errors
+    ///
+    /// If the ring buffer cannot be polled.
+    pub async fn read(&mut self, limit: usize, out: &mut Vec<Bytes>) -> io::Result<()> {
+        let mut guard = self.ring.readable_mut().await?;
+        drain(guard.get_inner_mut(), limit, out);
+        // Readiness is level-triggered in the kernel but edge-triggered in epoll: only an empty buffer may clear it.
+        if out.len() < limit {
+            guard.clear_ready();
+        }
+        Ok(())
+    }
+
+    /// Detaches the programs and appends every record still in the buffer to `out`.
+    pub fn stop(&mut self, out: &mut Vec<Bytes>) {
+        for name in std::mem::take(&mut self.programs) {
+            if let Some(Ok(program)) = self.ebpf.program_mut(name).map(<&mut RawTracePoint>::try_from) {
+                // Closing the link is what detaches, and that cannot fail.
+                let _unloaded = program.unload();
+            }
+        }
+        drain(self.ring.get_mut(), usize::MAX, out);
+    }
+
+    /// What was lost since the last call.
+    ///
+    /// # Errors
+    ///
+    /// If the counters cannot be read.
+    pub fn losses(&mut self) -> Result<Vec<Loss>> {
+        let counters = self.counters()?;
+        let skipped = self.programs.iter().filter_map(|name| self.skipped(name)).sum();
+        Ok(self.losses.since(Instant::now(), &counters, skipped, self.closed_capacity))
+    }
+
+    /// A loss counted in userspace, from its running total.
+    pub fn count_loss(&mut self, cause: &'static str, total: u64) -> Option<Loss> {
+        self.losses.total(cause, total)
+    }
+
+    /// The kernel side's counters.
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be read.
+    pub fn counters(&self) -> Result<Counters> {
+        let mut counters = [const { Vec::new() }; COUNTERS as usize];
+        for (index, values) in counters.iter_mut().enumerate() {
+            let index = u32::try_from(index)?;
+            *values = self.counters.get(&index, 0).context("reading the counters")?.iter().copied().collect();
+        }
+        Ok(counters)
+    }
+
+    fn skipped(&self, name: &str) -> Option<u64> {
+        let program: &RawTracePoint = self.ebpf.program(name)?.try_into().ok()?;
+        Some(losses::skipped(program.fd().ok()?.as_fd()))
+    }
+}
+
+fn drain(ring: &mut RingBuf<MapData>, limit: usize, out: &mut Vec<Bytes>) {
+    while out.len() < limit {
+        let Some(record) = ring.next() else { return };
+        out.push(Bytes::copy_from_slice(&record));
+    }
+}
+
+fn load<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawTracePoint> {
+    let program: &mut RawTracePoint =
+        ebpf.program_mut(name).ok_or_else(|| anyhow!("the eBPF object has no program {name}"))?.try_into()?;
+    program.load().map_err(|error| refused(&format!("the program {name}"), &error))?;
+    Ok(program)
+}
+
+fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
+    ebpf.take_map(name).ok_or_else(|| anyhow!("the eBPF object has no map {name}"))
+}
+
+/// Runs the `clock` program by hand (BPF_PROG_TEST_RUN, for raw tracepoints from 5.10 on).
+fn measure_hz(ebpf: &mut Ebpf) -> Result<u32> {
+    load(ebpf, "clock")?;
+    let clock: PerCpuArray<_, [u64; 2]> = PerCpuArray::try_from(take(ebpf, "CLOCK")?).context("opening the clock")?;
+    let program: &RawTracePoint = ebpf.program("clock").ok_or_else(|| anyhow!("no program clock"))?.try_into()?;
+    let sample = || -> Result<Sample> {
+        program
+            .test_run(aya::programs::RawTracePointRunOptions::default())
+            .map_err(|error| refused("running the clock program", &error))?;
+        // It ran on whichever CPU this thread is on; the newest value is its.
+        let values = clock.get(&0, 0).context("reading the clock")?;
+        let newest = values.iter().max_by_key(|value| value[1]).copied().unwrap_or_default();
+        Ok(Sample { jiffies: newest[0], ns: newest[1] })
+    };
+    hz::measure(sample, thread::sleep).map_err(|error| match error {
+        hz::HzError::Sample(error) => error,
+        unclear @ hz::HzError::Unclear { .. } => anyhow!("{unclear}"),
+    })
+}
+
+fn reset_reasons(found: &Found) -> HashMap<u32, String> {
+    found
+        .btf
+        .enumerators("sk_rst_reason")
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|(value, name)| {
+            let name = name.strip_prefix("SK_RST_REASON_").unwrap_or(&name).to_owned();
+            Some((u32::try_from(value).ok()?, name))
+        })
+        .collect()
+}
+
+/// One sentence for a refusal, with the remedy for those that have a usual cause.
+fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> anyhow::Error {
+    let mut errno = None;
+    let mut source = Some(error);
+    let mut deepest = error.to_string();
+    while let Some(cause) = source {
+        if let Some(io) = cause.downcast_ref::<io::Error>() {
+            errno = io.raw_os_error();
+        }
+        deepest = cause.to_string();
+        source = cause.source();
+    }
+    let remedy = match errno {
+        Some(libc::EPERM) => {
+            "the kernel forbids it: run as root or with CAP_BPF and CAP_PERFMON, and look at kernel lockdown and seccomp"
+        }
+        Some(libc::ENOMEM) => {
+            "no memory for it: raise the memory limit (before Linux 5.11 also RLIMIT_MEMLOCK) or lower --connections \
+             and --closed-connections"
+        }
+        Some(libc::EINVAL) => "the kernel does not know it: `rstscope doctor` says what this kernel has",
+        _ => "`rstscope doctor` says what this kernel has",
+    };
+    anyhow!("the kernel refused {what} ({deepest}); {remedy}")
+}
+
+/// Before 5.11 maps are charged to RLIMIT_MEMLOCK. Later kernels do not need it, so failing is no error.
+fn raise_memlock() {
+    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: `limit` is a valid rlimit.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
+}
+
+/// Checks a ring-buffer size.
+///
+/// # Errors
+///
+/// If it is not what the kernel takes: a power of two and whole pages.
+pub fn check_ring_bytes(bytes: u32) -> Result<u32> {
+    if !bytes.is_power_of_two() || bytes < 64 * 1024 {
+        bail!("--ring-bytes must be a power of two of at least 65536, not {bytes}");
+    }
+    Ok(bytes)
+}
+
+/// How often losses are looked at.
+pub const LOSS_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,0 +1,125 @@
+//! JSON lines.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, BufWriter, Write},
+};
+
+use serde::Serialize;
+
+use crate::{
+    event::{
+        Event,
+        line::{Line, SCHEMA, rfc3339},
+        party::Owner,
+    },
+    kernel::{losses::Loss, plan::Hook},
+    sinks::Sink,
+};
+
+/// Writes `rstscope.v1` lines.
+#[derive(Debug)]
+pub struct JsonLines<W: Write> {
+    out: BufWriter<W>,
+    node: Option<String>,
+    with_facts: bool,
+}
+
+/// What an `agent` line says beyond the frame.
+#[derive(Clone, Debug, Serialize)]
+pub struct AgentLine {
+    /// `start` or `stop`.
+    pub action: &'static str,
+    /// rstscope's version.
+    pub version: &'static str,
+    /// `uname -r`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
+    /// Resolution of idle times: one tick of the kernel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tick_ms: Option<crate::event::Millis>,
+    /// What was attached.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<Hook>,
+    /// What this kernel does not show.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unseen: Vec<String>,
+    /// Event lines written, at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lines: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Framed<'a, T: Serialize> {
+    schema: &'static str,
+    time: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<&'a str>,
+    #[serde(flatten)]
+    body: T,
+}
+
+#[derive(Serialize)]
+struct LostBody<'a> {
+    lost: LostLine<'a>,
+}
+
+#[derive(Serialize)]
+struct LostLine<'a> {
+    cause: &'a str,
+    count: u64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    by_cpu: &'a BTreeMap<u32, u64>,
+}
+
+#[derive(Serialize)]
+struct AgentBody<'a> {
+    agent: &'a AgentLine,
+}
+
+impl<W: Write> JsonLines<W> {
+    /// Writes to `out`; every line names `node`, if it is known, and the facts behind it, if asked for.
+    pub fn new(out: W, node: Option<String>, with_facts: bool) -> Self {
+        Self { out: BufWriter::with_capacity(64 * 1024, out), node, with_facts }
+    }
+
+    fn line(&mut self, line: &impl Serialize) -> io::Result<()> {
+        serde_json::to_writer(&mut self.out, line).map_err(io::Error::from)?;
+        self.out.write_all(b"\n")
+    }
+
+    fn framed(&mut self, kind: &'static str, body: impl Serialize) -> io::Result<()> {
+        let node = self.node.clone();
+        self.line(&Framed {
+            schema: SCHEMA,
+            time: rfc3339(jiff::Timestamp::now()),
+            kind,
+            node: node.as_deref(),
+            body,
+        })
+    }
+}
+
+impl<W: Write> Sink for JsonLines<W> {
+    fn event(&mut self, event: &Event, owner: &Owner) -> io::Result<()> {
+        let line = Line::new(event, owner, self.node.as_deref(), self.with_facts);
+        self.line(&line)
+    }
+
+    fn loss(&mut self, loss: &Loss) -> io::Result<()> {
+        self.framed(
+            "lost",
+            LostBody { lost: LostLine { cause: loss.cause, count: loss.count, by_cpu: &loss.by_cpu } },
+        )
+    }
+
+    fn agent(&mut self, agent: &AgentLine) -> io::Result<()> {
+        self.framed("agent", AgentBody { agent })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}

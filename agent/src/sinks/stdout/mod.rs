@@ -1,0 +1,5 @@
+//! Standard output: a live table on a terminal, JSON lines in a pipe.
+
+pub mod hangup;
+pub mod json;
+pub mod table;

@@ -1,0 +1,130 @@
+//! The live table: one row per event, for eyes on a terminal.
+
+use std::io::{self, BufWriter, Write};
+
+use crate::{
+    event::{ConnectFailure, Endpoint, Event, What, party::Owner, reason},
+    kernel::losses::Loss,
+    sinks::{Sink, stdout::json::AgentLine},
+};
+
+/// Writes rows.
+#[derive(Debug)]
+pub struct Table<W: Write> {
+    out: BufWriter<W>,
+    colour: bool,
+}
+
+const RED: &str = "31";
+const YELLOW: &str = "33";
+const MAGENTA: &str = "35";
+const BOLD: &str = "1";
+
+impl<W: Write> Table<W> {
+    /// Writes to `out`, with colour if asked for.
+    pub fn new(out: W, colour: bool) -> Self {
+        Self { out: BufWriter::new(out), colour }
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+impl<W: Write> Sink for Table<W> {
+    fn event(&mut self, event: &Event, owner: &Owner) -> io::Result<()> {
+        let (what, arrow, code) = match event.what {
+            What::ResetReceived => ("received", "←", RED),
+            What::ResetSent => ("sent", "→", YELLOW),
+            What::ConnectFailed(ConnectFailure::Refused) => ("refused", "←", MAGENTA),
+            What::ConnectFailed(_) => ("connect", "×", MAGENTA),
+            What::TimedOut => ("timeout", "×", MAGENTA),
+        };
+        let age = event.age.map_or_else(String::new, |age| {
+            format!("{}{}", if age.is_minimum { "≥" } else { "" }, reason::seconds(age.millis.0))
+        });
+        let idle = event.idle.either().map_or_else(String::new, |idle| reason::seconds(idle.0));
+        let ends = format!("{} {arrow} {}", endpoint(&event.local), endpoint(&event.peer));
+        writeln!(
+            self.out,
+            "{} {} {ends:<45} {:<28} {age:>9} {idle:>9} {:<11} {}",
+            time_of_day(event),
+            self.paint(code, &format!("{what:<8}")),
+            who(owner),
+            event.tcp.state.unwrap_or(""),
+            reason::reason(event),
+        )
+    }
+
+    fn loss(&mut self, loss: &Loss) -> io::Result<()> {
+        let text = format!("LOST {} ({})", loss.count, loss.cause);
+        let text = self.paint(RED, &text);
+        writeln!(self.out, "{text}")
+    }
+
+    fn agent(&mut self, agent: &AgentLine) -> io::Result<()> {
+        if agent.action != "start" {
+            return Ok(());
+        }
+        let header = format!(
+            "{:<13} {:<8} {:<45} {:<28} {:>9} {:>9} {:<11} {}",
+            "TIME (UTC)", "RESET", "LOCAL ← → PEER", "POD OR PROCESS", "AGE", "IDLE", "STATE", "SEEN"
+        );
+        let header = self.paint(BOLD, &header);
+        writeln!(self.out, "{header}")?;
+        self.out.flush()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Hours to milliseconds of the event's time.
+fn time_of_day(event: &Event) -> String {
+    let text = format!("{:.3}", event.time);
+    text.get(11..).unwrap_or(&text).to_owned()
+}
+
+fn endpoint(end: &Endpoint) -> String {
+    match end.port {
+        Some(port) => std::net::SocketAddr::new(end.ip, port).to_string(),
+        None => end.ip.to_string(),
+    }
+}
+
+/// The best name there is: pod and container, container, process, cgroup.
+fn who(owner: &Owner) -> String {
+    let name = if let Some(pod) = &owner.pod {
+        let name = pod.name.as_ref().unwrap_or(&pod.uid);
+        match &pod.namespace {
+            Some(namespace) => format!("{namespace}/{name}"),
+            None => name.clone(),
+        }
+    } else if let (Some(container), None) = (&owner.container, &owner.process) {
+        container.id.chars().take(12).collect()
+    } else if let Some(process) = &owner.process {
+        format!("{}({})", process.comm, process.pid)
+    } else if let Some(path) = owner.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_ref()) {
+        path.clone()
+    } else {
+        String::new()
+    };
+    // A hostile name must not move the cursor.
+    name.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::party::Process;
+
+    #[test]
+    fn a_process_name_cannot_move_the_cursor() {
+        let owner = Owner {
+            process: Some(Process { pid: 7, comm: "\x1b[2Jevil".to_owned(), exe: None }),
+            ..Owner::default()
+        };
+        assert_eq!(who(&owner), "?[2Jevil(7)");
+    }
+}

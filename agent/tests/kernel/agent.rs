@@ -1,0 +1,186 @@
+//! One `rstscope trace`, started and stopped by a test.
+
+use std::{
+    fmt::Write as _,
+    io::{BufRead, BufReader, Read},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, channel},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::{netns::Netns, schema};
+
+/// How long to wait for a line before the test fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// The program under test: the one this test was built with, unless the environment names another.
+pub fn program() -> PathBuf {
+    std::env::var_os("RSTSCOPE_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_rstscope")), PathBuf::from)
+}
+
+/// A name no other agent of this run has.
+pub fn instance() -> String {
+    format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A running agent.
+pub struct Agent {
+    child: Child,
+    lines: Receiver<Value>,
+    seen: Vec<Value>,
+    stderr: Option<JoinHandle<String>>,
+    instance: String,
+}
+
+impl Agent {
+    /// Starts `rstscope trace` with `flags` and waits until it has attached.
+    pub fn start(flags: &[&str]) -> Self {
+        let instance = instance();
+        let mut child = Command::new(program())
+            .args(["trace", "--output", "json", "--facts", "--instance", &instance])
+            .args(flags)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("rstscope starts");
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let mut errors = child.stderr.take().expect("stderr is piped");
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines() {
+                let line = line.expect("lines are UTF-8");
+                let value: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+                if sender.send(value).is_err() {
+                    return;
+                }
+            }
+        });
+        let stderr = std::thread::spawn(move || {
+            let mut text = String::new();
+            errors.read_to_string(&mut text).expect("stderr is UTF-8");
+            text
+        });
+        let mut agent = Self { child, lines, seen: Vec::new(), stderr: Some(stderr), instance };
+        let start = agent.next(PATIENCE).expect("rstscope says that it has started");
+        assert_eq!(start["type"], "agent", "{start}");
+        assert_eq!(start["agent"]["action"], "start", "{start}");
+        agent
+    }
+
+    /// The agent's process id.
+    pub fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+
+    fn next(&mut self, patience: Duration) -> Option<Value> {
+        match self.lines.recv_timeout(patience) {
+            Ok(line) => {
+                schema::check(&line);
+                Some(line)
+            }
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
+    /// Waits for a line that `wanted` accepts. Lines that came before stay available to later calls.
+    pub fn wait(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        if let Some(index) = self.seen.iter().position(&wanted) {
+            return self.seen.remove(index);
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while let Some(left) = deadline.checked_duration_since(Instant::now()) {
+            match self.next(left) {
+                Some(line) if wanted(&line) => return line,
+                Some(line) => self.seen.push(line),
+                None => break,
+            }
+        }
+        let mut seen = String::new();
+        for line in &self.seen {
+            writeln!(seen, "{line}").expect("writing to a string");
+        }
+        panic!("no line for: {what}\nseen were:\n{seen}");
+    }
+
+    /// Waits for the reset of this direction with this port at the local end, in this namespace.
+    pub fn reset(&mut self, netns: &Netns, direction: &str, local_port: u16) -> Value {
+        let inode = netns.inode();
+        self.wait(&format!("reset {direction} with local port {local_port}"), |line| {
+            line["type"] == "reset"
+                && line["reset"]["direction"] == direction
+                && line["local"]["port"] == local_port
+                && line["local"]["netns"] == inode
+        })
+    }
+
+    /// Waits for the failed connect to this port, in this namespace.
+    pub fn connect_failure(&mut self, netns: &Netns, peer_port: u16) -> Value {
+        let inode = netns.inode();
+        self.wait(&format!("connect failure to port {peer_port}"), |line| {
+            line["type"] == "connect_failure" && line["peer"]["port"] == peer_port && line["local"]["netns"] == inode
+        })
+    }
+
+    /// Everything about this namespace that arrives within `time` and was not asked for yet.
+    pub fn rest(&mut self, netns: &Netns, time: Duration) -> Vec<Value> {
+        let inode = netns.inode();
+        let (own, other) = self.everything(time).into_iter().partition(|line| line["local"]["netns"] == inode);
+        self.seen = other;
+        own
+    }
+
+    /// Every line that arrives within `time` and was not asked for yet, of any namespace.
+    pub fn everything(&mut self, time: Duration) -> Vec<Value> {
+        let deadline = Instant::now() + time;
+        let mut lines = std::mem::take(&mut self.seen);
+        while let Some(left) = deadline.checked_duration_since(Instant::now()) {
+            let Some(line) = self.next(left) else { break };
+            lines.push(line);
+        }
+        lines
+    }
+
+    /// Fails if anything more about this namespace arrives within 400 ms, four times as long as any line is held back.
+    pub fn nothing_more(&mut self, netns: &Netns) {
+        let rest = self.rest(netns, Duration::from_millis(400));
+        assert!(rest.is_empty(), "one event too many: {rest:#?}");
+    }
+
+    /// Kills it without warning.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the agent can be killed");
+        self.child.wait().expect("the agent has ended");
+    }
+
+    /// Sends SIGINT, as Ctrl-C does, and returns every remaining line and standard error.
+    pub fn stop(mut self) -> (Vec<Value>, String) {
+        // SAFETY: the child has not been waited for, so its pid is its own.
+        unsafe { libc::kill(self.pid(), libc::SIGINT) };
+        let mut rest = std::mem::take(&mut self.seen);
+        while let Some(line) = self.next(PATIENCE) {
+            rest.push(line);
+        }
+        let status = self.child.wait().expect("the agent has ended");
+        let stderr = self.stderr.take().expect("stopped once").join().expect("stderr was read");
+        assert!(status.success(), "{status}: {stderr}");
+        (rest, stderr)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // Already ended is as good.
+        let _ended = self.child.kill();
+        let _waited = self.child.wait();
+        let _gone = std::fs::remove_file(format!("/run/rstscope-{}.lock", self.instance));
+    }
+}

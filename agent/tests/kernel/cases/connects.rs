@@ -1,0 +1,153 @@
+//! Failed connects: refused, ICMP, kernel timeout, given up.
+
+use std::{
+    net::{SocketAddr, TcpStream},
+    thread::sleep,
+    time::Duration,
+};
+
+use crate::{
+    Case,
+    agent::Agent,
+    expect::{Step, absent, is, near},
+    netns::Netns,
+    sockets::{Family, connect_nonblocking},
+};
+
+pub const CASES: &[Case] = &[
+    ("connect_refused_v4", || refused(Family::V4)),
+    ("connect_refused_v6", || refused(Family::V6)),
+    ("connect_refused_mapped", || refused(Family::Mapped)),
+    ("connect_abandoned_after_a_set_time", abandoned),
+    ("connect_abandoned_after_a_syn_was_resent", abandoned_after_retransmit),
+    ("connect_given_up_by_the_kernel", kernel_timeout),
+    ("connect_ended_by_an_icmp_error", icmp_error),
+    ("syn_ack_for_an_abandoned_connect", late_syn_ack),
+];
+
+fn black_hole(port: u16) -> SocketAddr {
+    SocketAddr::from(([10, 77, 0, 9], port))
+}
+
+fn refused(family: Family) {
+    let netns = Netns::new();
+    let mut agent = Agent::start(&[]);
+    let port = netns.run(move || {
+        let port = family.listen().local_addr().unwrap().port();
+        TcpStream::connect(family.loopback(port)).unwrap_err();
+        port
+    });
+    let failure = agent.connect_failure(&netns, port);
+    is(&failure, "/facts/connect_failure", "refused");
+    is(&failure, "/reset/direction", "received");
+    is(&failure, "/tcp/state", "SYN_SENT");
+    is(&failure, "/tcp/error", "ECONNREFUSED");
+    is(&failure, "/tcp/syn_retransmits", 0);
+    is(&failure, "/role", "client");
+    is(&failure, "/local/ip", family.address());
+    is(&failure, "/local/process/pid", std::process::id());
+    absent(&failure, "/idle");
+    absent(&failure, "/idle_ms");
+    let sent = agent.reset(&netns, "sent", port);
+    is(&sent, "/reset/socket", "none");
+    is(&sent, "/local/ip", family.address());
+    agent.nothing_more(&netns);
+}
+
+fn abandoned() {
+    let (netns, _far) = Netns::with_black_hole();
+    let mut agent = Agent::start(&[]);
+    let (began, socket) = Step::of(|| netns.run(|| connect_nonblocking(black_hole(4001))));
+    sleep(Duration::from_millis(400));
+    let (gave_up, ()) = Step::of(|| drop(socket));
+    let failure = agent.connect_failure(&netns, 4001);
+    is(&failure, "/facts/connect_failure", "abandoned");
+    absent(&failure, "/reset");
+    absent(&failure, "/tcp/error");
+    is(&failure, "/tcp/state", "SYN_SENT");
+    is(&failure, "/tcp/syn_retransmits", 0);
+    is(&failure, "/facts/actor/pid", std::process::id());
+    near(&failure, "/age_ms", &began.until(&gave_up));
+    absent(&failure, "/idle");
+    agent.nothing_more(&netns);
+}
+
+fn abandoned_after_retransmit() {
+    let (netns, _far) = Netns::with_black_hole();
+    let mut agent = Agent::start(&[]);
+    let (began, socket) = Step::of(|| netns.run(|| connect_nonblocking(black_hole(4002))));
+    sleep(Duration::from_millis(1500));
+    let (gave_up, ()) = Step::of(|| drop(socket));
+    let failure = agent.connect_failure(&netns, 4002);
+    is(&failure, "/facts/connect_failure", "abandoned");
+    // The first retransmission is due after one second (RFC 6298), the second after three.
+    is(&failure, "/tcp/syn_retransmits", 1);
+    near(&failure, "/age_ms", &began.until(&gave_up));
+}
+
+fn kernel_timeout() {
+    let (netns, _far) = Netns::with_black_hole();
+    netns.sysctl("net.ipv4.tcp_syn_retries", "1");
+    let mut agent = Agent::start(&[]);
+    let (tried, error) = Step::of(|| netns.run(|| TcpStream::connect(black_hole(4003)).unwrap_err()));
+    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+    let failure = agent.connect_failure(&netns, 4003);
+    is(&failure, "/facts/connect_failure", "kernel_timeout");
+    is(&failure, "/tcp/error", "ETIMEDOUT");
+    is(&failure, "/tcp/syn_retransmits", 1);
+    absent(&failure, "/reset");
+    absent(&failure, "/facts/actor");
+    near(&failure, "/age_ms", &(2900.0..=*tried.until(&tried).end()));
+}
+
+/// A router in between that at first drops the SYN and then knows the destination to be unreachable: the error answers
+/// the SYN that is resent after a second. (An error that comes back while connect() still holds the socket's lock is
+/// only noted by the kernel, and over a veth pair it always does.)
+fn icmp_error() {
+    let (near_side, router) = (Netns::new(), Netns::new());
+    near_side.join("near", "10.79.0.1/24", &router, "far", Some("10.79.0.2/24"));
+    near_side.ip("route add default via 10.79.0.2");
+    router.sysctl("net.ipv4.ip_forward", "1");
+    router.ip("route add blackhole 203.0.113.0/24");
+    let mut agent = Agent::start(&[]);
+    let (began, socket) =
+        Step::of(|| near_side.run(|| connect_nonblocking(SocketAddr::from(([203, 0, 113, 5], 4004)))));
+    router.ip("route del blackhole 203.0.113.0/24");
+    router.ip("route add unreachable 203.0.113.0/24");
+    let failure = agent.connect_failure(&near_side, 4004);
+    let ended = Step::of(|| drop(socket)).0;
+    is(&failure, "/facts/connect_failure", "icmp_error");
+    is(&failure, "/tcp/error", "EHOSTUNREACH");
+    is(&failure, "/tcp/syn_retransmits", 1);
+    absent(&failure, "/reset");
+    near(&failure, "/age_ms", &(900.0..=*began.until(&ended).end()));
+    agent.nothing_more(&near_side);
+}
+
+/// The SYN-ACK comes when nobody waits for it any more: our kernel answers with a RST, and the line still knows whose
+/// connect that was.
+fn late_syn_ack() {
+    let (near_side, far_side) = (Netns::new(), Netns::new());
+    near_side.join("near", "10.80.0.1/24", &far_side, "far", Some("10.80.0.2/24"));
+    let listener = far_side.run(|| std::net::TcpListener::bind(("10.80.0.2", 0)).unwrap());
+    let address = listener.local_addr().unwrap();
+    // The way back is slow: the answer meets a socket that is gone. No queueing discipline is needed for that: the far
+    // side does not know where to send its SYN-ACK until we tell it.
+    far_side.ip("neigh add 10.80.0.1 lladdr 02:00:00:00:00:07 dev far nud permanent");
+    let mut agent = Agent::start(&[]);
+    let (_began, socket) = Step::of(|| near_side.run(move || connect_nonblocking(address)));
+    let port = socket.local_addr().unwrap().port();
+    sleep(Duration::from_millis(200));
+    drop(socket);
+    let failure = agent.connect_failure(&near_side, address.port());
+    is(&failure, "/facts/connect_failure", "abandoned");
+    far_side.ip("neigh del 10.80.0.1 dev far");
+
+    let sent = agent.reset(&near_side, "sent", port);
+    is(&sent, "/reset/socket", "none");
+    is(&sent, "/role", "client");
+    is(&sent, "/facts/segment/flags", "SYN,ACK");
+    is(&sent, "/facts/closed_from", "SYN_SENT");
+    is(&sent, "/local/process/pid", std::process::id());
+    absent(&sent, "/idle");
+}

@@ -1,0 +1,121 @@
+//! Many resets: none lost in silence, none twice.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::{
+    Case,
+    agent::Agent,
+    netns::Netns,
+    sockets::{Family, linger_zero},
+};
+
+pub const CASES: &[Case] = &[
+    ("ten_thousand_resets_none_lost_none_twice", ten_thousand),
+    ("what_does_not_fit_is_counted", what_does_not_fit_is_counted),
+];
+
+/// Connects and resets `count` times, and returns the clients' ports in order.
+fn reset_many(netns: &Netns, count: usize) -> Vec<u16> {
+    netns.run(move || {
+        let listener = Family::V4.listen();
+        let address = listener.local_addr().unwrap();
+        let mut ports = Vec::with_capacity(count);
+        for _ in 0..count {
+            let client = std::net::TcpStream::connect(address).unwrap();
+            let (server, _) = listener.accept().unwrap();
+            ports.push(client.local_addr().unwrap().port());
+            linger_zero(&client);
+            drop(client);
+            drop(server);
+        }
+        ports
+    })
+}
+
+fn ten_thousand() {
+    const COUNT: usize = 10_000;
+    let netns = Netns::new();
+    let mut agent = Agent::start(&[]);
+    let mut wanted: HashMap<(&str, u16), usize> = HashMap::new();
+    for port in reset_many(&netns, COUNT) {
+        *wanted.entry(("sent", port)).or_default() += 1;
+        *wanted.entry(("received", port)).or_default() += 1;
+    }
+    let lines = gather(&mut agent, &netns, 2 * COUNT);
+
+    let mut found: HashMap<(&str, u16), usize> = HashMap::new();
+    let mut sequences = HashSet::new();
+    for line in &lines {
+        assert_eq!(line["age_is_minimum"], false, "{line}");
+        let direction = line["reset"]["direction"].as_str().unwrap();
+        let end = if direction == "sent" { "local" } else { "peer" };
+        let port = u16::try_from(line[end]["port"].as_u64().unwrap()).unwrap();
+        *found.entry((if direction == "sent" { "sent" } else { "received" }, port)).or_default() += 1;
+        // Ports come round again, sequence numbers do not: the same event twice would have the same.
+        let own = (direction.to_owned(), port, line["facts"]["sequence"].to_string());
+        assert!(sequences.insert(own), "twice: {line}");
+    }
+    let missing: Vec<_> = wanted.iter().filter(|(key, count)| found.get(*key) != Some(*count)).take(5).collect();
+    assert!(missing.is_empty(), "{} of {} lines; e.g. {missing:?}", lines.len(), 2 * COUNT);
+    assert_eq!(lines.len(), 2 * COUNT);
+    let (rest, summary) = agent.stop();
+    let lost: Vec<&Value> = rest.iter().filter(|line| line["type"] == "lost").collect();
+    assert!(lost.is_empty(), "{lost:#?}");
+    assert!(summary.contains("nothing lost"), "{summary}");
+}
+
+/// The agent stands still while more arrives than its smallest buffer holds. What is missing afterwards is what it says.
+fn what_does_not_fit_is_counted() {
+    const COUNT: usize = 2000;
+    let netns = Netns::new();
+    let mut agent = Agent::start(&["--ring-bytes", "65536"]);
+    // SAFETY: the agent is this test's child and has not been waited for.
+    unsafe { libc::kill(agent.pid(), libc::SIGSTOP) };
+    reset_many(&netns, COUNT);
+    // SAFETY: as above.
+    unsafe { libc::kill(agent.pid(), libc::SIGCONT) };
+
+    // Other tests of this run share the machine: their events may be among the lost, so at least this many.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let (mut resets, mut lost, mut by_cpu) = (0, 0, 0);
+    while resets + lost < 2 * COUNT && Instant::now() < deadline {
+        for line in agent.everything(Duration::from_millis(300)) {
+            if line["type"] == "lost" && line["lost"]["cause"] == "ring_buffer_full" {
+                lost += line["lost"]["count"].as_u64().unwrap() as usize;
+                by_cpu += line["lost"]["by_cpu"]
+                    .as_object()
+                    .unwrap()
+                    .values()
+                    .map(|count| count.as_u64().unwrap() as usize)
+                    .sum::<usize>();
+            } else if line["type"] == "reset" && line["local"]["netns"] == netns.inode() {
+                resets += 1;
+            }
+        }
+    }
+    assert!(lost > 0, "a buffer of 64 KiB cannot hold {} events", 2 * COUNT);
+    assert_eq!(lost, by_cpu, "every loss has its CPU");
+    assert!(resets + lost >= 2 * COUNT, "{resets} lines and {lost} lost of {}", 2 * COUNT);
+    let (_, summary) = agent.stop();
+    assert!(summary.contains("ring_buffer_full"), "{summary}");
+}
+
+/// Resets of this namespace until there are `count`, or nothing has come for a while.
+fn gather(agent: &mut Agent, netns: &Netns, count: usize) -> Vec<Value> {
+    let mut lines = Vec::new();
+    let mut quiet_since = Instant::now();
+    while lines.len() < count && quiet_since.elapsed() < Duration::from_secs(5) {
+        let more = agent.rest(netns, Duration::from_millis(200));
+        if !more.is_empty() {
+            quiet_since = Instant::now();
+        }
+        lines.extend(more);
+    }
+    lines.extend(agent.rest(netns, Duration::from_millis(400)));
+    lines
+}

@@ -1,0 +1,199 @@
+//! Whose connection: processes, threads, cgroups, containers, pods.
+
+use std::{
+    io::Write,
+    net::TcpStream,
+    os::unix::process::ExitStatusExt,
+    process::{Command, Stdio},
+    thread::sleep,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::{
+    Case,
+    agent::Agent,
+    cgroups::Cgroup,
+    expect::{absent, is},
+    netns::Netns,
+    sockets::Actor,
+};
+
+pub const CASES: &[Case] = &[
+    ("a_pod_is_named_by_its_cgroup_and_its_log_folder", pod),
+    ("a_container_of_docker_is_named_without_a_pod", docker),
+    ("the_process_is_named_and_not_the_thread_that_read", process_and_not_thread),
+    ("a_killed_process_names_its_signal", killed),
+    ("an_exiting_process_names_its_status", exited),
+    ("the_reader_of_an_accepted_connection_is_known_when_the_peer_resets_it", reader),
+    ("cgroup_filter_takes_in_the_subtree_only", cgroup_filter),
+];
+
+const UID: &str = "5f0c2d1e-93b7-4a58-8e21-7c6d4b3a2f10";
+const CONTAINER: &str = "a3f5d8c1b2e4976058f7d3c1a9b8e6f405d2c7b1a8e9f6d3c4b5a69788796a5b";
+
+/// Starts a server in `netns`, in `cgroup` if one is given, and connects to it.
+fn served(netns: &Netns, name: &'static str, cgroup: Option<&Cgroup>) -> (Actor, TcpStream, u16) {
+    let cgroup = cgroup.map(|cgroup| cgroup.path().to_owned());
+    netns.run(move || {
+        let arguments: Vec<&str> = cgroup.iter().map(String::as_str).collect();
+        let mut actor = Actor::start(name, "server", &arguments);
+        let port: u16 = actor.tell("port").parse().unwrap();
+        let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        assert_eq!(actor.tell("accept"), "accepted");
+        client.write_all(b"hello").unwrap();
+        (actor, client, port)
+    })
+}
+
+/// A name no other run on this machine uses at the same time: cgroups are the machine's.
+fn container_id(salt: u32) -> String {
+    let own = format!("{:08x}{salt:02x}", std::process::id());
+    format!("{own}{}", &CONTAINER[own.len()..])
+}
+
+fn pod() {
+    let id = container_id(1);
+    let uid = format!("{:08x}{}", std::process::id(), &UID[8..]);
+    let cgroup = Cgroup::make(&format!(
+        "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{}.slice/cri-containerd-{id}.scope",
+        uid.replace('-', "_")
+    ));
+    let logs = tempfile::tempdir().unwrap();
+    let folder = logs.path().join(format!("shop_checkout-7d9f6b5c4-x2x8z_{uid}/server"));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("0.log"), "").unwrap();
+
+    let netns = Netns::new();
+    let mut agent = Agent::start(&["--pod-logs", logs.path().to_str().unwrap(), "--node", "node-7"]);
+    let (mut actor, client, port) = served(&netns, "checkout", Some(&cgroup));
+    actor.tell("read 3");
+    actor.tell("close");
+
+    let sent = agent.reset(&netns, "sent", port);
+    is(&sent, "/node", "node-7");
+    is(&sent, "/tcp/unread_bytes", 2);
+    is(&sent, "/local/process/pid", actor.pid());
+    is(&sent, "/local/process/comm", "checkout");
+    is(&sent, "/local/container/id", id.as_str());
+    is(&sent, "/local/container/runtime", "containerd");
+    is(&sent, "/local/container/name", "server");
+    is(&sent, "/local/pod/namespace", "shop");
+    is(&sent, "/local/pod/name", "checkout-7d9f6b5c4-x2x8z");
+    is(&sent, "/local/pod/uid", uid.as_str());
+    let path = sent["local"]["cgroup"]["path"].as_str().unwrap_or_default();
+    assert!(path.starts_with("/kubepods.slice/") && path.ends_with(".scope"), "{sent:#}");
+    drop(client);
+
+    // The pod's name is also what a filter asks for; the cgroup is found although it was made after the agent started.
+    let mut narrow = Agent::start(&["--pod-logs", logs.path().to_str().unwrap(), "--pod", "checkout-*"]);
+    let (mut inside, _client, inside_port) = served(&netns, "checkout", Some(&cgroup));
+    let (mut outside, _other, _) = served(&netns, "stranger", None);
+    outside.tell("close");
+    inside.tell("close");
+    let first = narrow.wait("any reset", |line| line["type"] == "reset");
+    is(&first, "/local/port", inside_port);
+    is(&first, "/local/pod/name", "checkout-7d9f6b5c4-x2x8z");
+}
+
+fn docker() {
+    let id = container_id(2);
+    let cgroup = Cgroup::make(&format!("system.slice/docker-{id}.scope"));
+    let netns = Netns::new();
+    let mut agent = Agent::start(&[]);
+    let (mut actor, _client, port) = served(&netns, "webserver", Some(&cgroup));
+    actor.tell("close");
+    let sent = agent.reset(&netns, "sent", port);
+    is(&sent, "/local/container/id", id.as_str());
+    is(&sent, "/local/container/runtime", "docker");
+    absent(&sent, "/local/pod");
+}
+
+/// `wrk:worker_0` is nobody; `envoy` is somebody.
+fn process_and_not_thread() {
+    let netns = Netns::new();
+    let mut agent = Agent::start(&[]);
+    let (mut actor, client, port) = served(&netns, "envoy", None);
+    assert_eq!(actor.tell("read-in-thread 5"), "read");
+    crate::sockets::linger_zero(&client);
+    let peer = client.local_addr().unwrap().port();
+    drop(client);
+    let received = agent.reset(&netns, "received", port);
+    is(&received, "/local/process/comm", "envoy");
+    is(&received, "/local/process/pid", actor.pid());
+    is(&received, "/facts/owner_from", "read");
+    let exe = received["local"]["process"]["exe"].as_str().unwrap_or_default();
+    assert!(exe.ends_with("/envoy"), "{received:#}");
+    // Loopback: the receiving hook runs on the sender's back. `current` would have been this process.
+    let sent = agent.reset(&netns, "sent", peer);
+    is(&sent, "/local/process/pid", std::process::id());
+}
+
+fn killed() {
+    let netns = Netns::new();
+    let mut agent = Agent::start(&[]);
+    let (mut actor, _client, port) = served(&netns, "victim", None);
+    let pid = actor.pid();
+    sleep(Duration::from_millis(50));
+    actor.kill();
+    let sent = agent.reset(&netns, "sent", port);
+    is(&sent, "/facts/actor/exiting", true);
+    is(&sent, "/facts/actor/signal", 9);
+    is(&sent, "/facts/actor/comm", "victim");
+    is(&sent, "/local/process/pid", pid);
+    is(&sent, "/tcp/unread_bytes", 5);
+}
+
+fn exited() {
+    let netns = Netns::new();
+    let mut agent = Agent::start(&[]);
+    let (mut actor, _client, port) = served(&netns, "quitter", None);
+    sleep(Duration::from_millis(50));
+    actor.say("exit 3");
+    let sent = agent.reset(&netns, "sent", port);
+    is(&sent, "/facts/actor/exiting", true);
+    is(&sent, "/facts/actor/exit_status", 3);
+    absent(&sent, "/facts/actor/signal");
+}
+
+/// Nothing in the socket of an accepted connection names who uses it; a reset that arrives comes in softirq.
+fn reader() {
+    let netns = Netns::new();
+    let mut agent = Agent::start(&[]);
+    let (mut actor, client, port) = served(&netns, "listener", None);
+    actor.tell("read 5");
+    // A process of its own resets the connection: were `current` taken, it would be named.
+    crate::sockets::linger_zero(&client);
+    let status = netns.run(move || {
+        let mut holder = Command::new("sleep")
+            .arg("60")
+            .stdin(Stdio::from(std::os::fd::OwnedFd::from(client)))
+            .spawn()
+            .expect("sleep (coreutils) runs");
+        holder.kill().unwrap();
+        holder.wait().unwrap()
+    });
+    assert_eq!(status.signal(), Some(9));
+    let received = agent.reset(&netns, "received", port);
+    is(&received, "/local/process/pid", actor.pid());
+    is(&received, "/local/process/comm", "listener");
+}
+
+fn cgroup_filter() {
+    let id = container_id(3);
+    let top = format!("rstscope-test-{}", std::process::id());
+    let deep = Cgroup::make(&format!("{top}/deeper/docker-{id}.scope"));
+    let beside = Cgroup::make(&format!("{top}-beside"));
+    let netns = Netns::new();
+    let mut agent = Agent::start(&["--cgroup", &format!("/{top}")]);
+    let (mut outside, _first, _) = served(&netns, "outside", Some(&beside));
+    outside.tell("close");
+    let (mut inside, _second, port) = served(&netns, "inside", Some(&deep));
+    inside.tell("close");
+    agent.reset(&netns, "sent", port);
+    let (rest, summary) = agent.stop();
+    let others: Vec<&Value> = rest.iter().filter(|line| line["type"] == "reset").collect();
+    assert!(others.is_empty(), "{others:#?}");
+    assert!(summary.contains("left out by filters"), "{summary}");
+}

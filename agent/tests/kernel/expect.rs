@@ -1,0 +1,70 @@
+//! Comparisons of measured times with what a test itself measured around each step.
+
+use std::{
+    ops::RangeInclusive,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// Two ticks at HZ 250; at HZ 1000 it is eight, at HZ 100 less than one, which no matrix kernel has.
+pub const TWO_TICKS_MS: f64 = 8.0;
+
+/// When a step happened: between these two moments.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    before: Instant,
+    after: Instant,
+}
+
+impl Step {
+    /// Does `work` and notes when.
+    pub fn of<T>(work: impl FnOnce() -> T) -> (Self, T) {
+        let before = Instant::now();
+        let value = work();
+        (Self { before, after: Instant::now() }, value)
+    }
+
+    /// Milliseconds that can lie between this step and a later one.
+    pub fn until(&self, later: &Self) -> RangeInclusive<f64> {
+        let least = later.before.saturating_duration_since(self.after);
+        let most = later.after.duration_since(self.before);
+        millis(least)..=millis(most)
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+/// Asserts that a number of the line lies in `range`, two ticks either way.
+#[track_caller]
+pub fn near(line: &Value, pointer: &str, range: &RangeInclusive<f64>) {
+    let found = number(line, pointer);
+    let (least, most) = (range.start() - TWO_TICKS_MS, range.end() + TWO_TICKS_MS);
+    assert!(
+        (least..=most).contains(&found),
+        "{pointer} is {found}, not within {least:.1} to {most:.1}\nline: {line:#}"
+    );
+}
+
+/// The number at `pointer`.
+#[track_caller]
+pub fn number(line: &Value, pointer: &str) -> f64 {
+    line.pointer(pointer)
+        .and_then(Value::as_f64)
+        .unwrap_or_else(|| panic!("no number at {pointer}\nline: {line:#}"))
+}
+
+/// Asserts that `pointer` holds `value`.
+#[track_caller]
+pub fn is(line: &Value, pointer: &str, value: impl Into<Value>) {
+    let value = value.into();
+    assert_eq!(line.pointer(pointer), Some(&value), "at {pointer}\nline: {line:#}");
+}
+
+/// Asserts that nothing is said at `pointer`.
+#[track_caller]
+pub fn absent(line: &Value, pointer: &str) {
+    assert_eq!(line.pointer(pointer), None, "at {pointer}\nline: {line:#}");
+}

@@ -1,0 +1,40 @@
+//! Tests against the running kernel: real resets on real sockets, in network namespaces of their own, and assertions on
+//! the lines that `rstscope trace` prints.
+//!
+//! They need root and run with `cargo xtask test`. Each test starts its own agent, looks only at lines of its own
+//! network namespace, and holds every line against the JSON Schema. Times are compared with clocks read around each
+//! step, so a slow machine widens the window and never the tolerance of two ticks.
+
+mod agent;
+mod cases;
+mod cgroups;
+mod expect;
+mod netns;
+mod schema;
+mod sockets;
+
+use libtest_mimic::{Arguments, Trial};
+
+type Case = (&'static str, fn());
+
+fn main() {
+    let mut arguments = std::env::args();
+    if arguments.nth(1).as_deref() == Some(sockets::ACTOR) {
+        return sockets::act(&arguments.collect::<Vec<_>>());
+    }
+    // SAFETY: geteuid has no precondition.
+    if unsafe { libc::geteuid() } != 0 {
+        eprintln!("the kernel tests need root: run `cargo xtask test`, which asks for it");
+        std::process::exit(1);
+    }
+    let trials = cases::all()
+        .into_iter()
+        .map(|(name, test)| {
+            Trial::test(name, move || {
+                test();
+                Ok(())
+            })
+        })
+        .collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}

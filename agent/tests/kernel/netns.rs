@@ -1,0 +1,85 @@
+//! Network namespaces that live as long as a test.
+
+use std::{
+    fs::File,
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
+    process::Command,
+};
+
+/// A network namespace with loopback up.
+pub struct Netns {
+    file: File,
+}
+
+impl Netns {
+    /// Makes one.
+    pub fn new() -> Self {
+        let file = std::thread::spawn(|| {
+            // SAFETY: unshare has no memory arguments; it concerns this thread only.
+            let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+            assert_eq!(result, 0, "a network namespace: {}", std::io::Error::last_os_error());
+            ip("link set lo up");
+            File::open("/proc/thread-self/ns/net").expect("the thread's own namespace")
+        })
+        .join()
+        .expect("the namespace was made");
+        Self { file }
+    }
+
+    /// Its inode number, as lines name it.
+    pub fn inode(&self) -> u64 {
+        self.file.metadata().expect("an open namespace").ino()
+    }
+
+    /// Runs `work` inside. Sockets it makes belong to the namespace wherever they are used later.
+    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let file = self.file.try_clone().expect("a second descriptor");
+        let thread = std::thread::spawn(move || {
+            // SAFETY: the descriptor is an open network namespace; setns concerns this thread only.
+            let result = unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) };
+            assert_eq!(result, 0, "entering a namespace: {}", std::io::Error::last_os_error());
+            work()
+        });
+        match thread.join() {
+            Ok(value) => value,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+
+    /// Runs `ip` inside.
+    pub fn ip(&self, arguments: &str) {
+        let arguments = arguments.to_owned();
+        self.run(move || ip(&arguments));
+    }
+
+    /// Sets a sysctl inside.
+    pub fn sysctl(&self, name: &str, value: &str) {
+        let (path, value) = (format!("/proc/sys/{}", name.replace('.', "/")), value.to_owned());
+        self.run(move || std::fs::write(&path, value).unwrap_or_else(|error| panic!("{path}: {error}")));
+    }
+
+    /// Joins it to `other` by a veth pair: here `name` with `address`, there `peer_name` with `peer_address` if given.
+    pub fn join(&self, name: &str, address: &str, other: &Self, peer_name: &str, peer_address: Option<&str>) {
+        let target = format!("/proc/{}/fd/{}", std::process::id(), other.file.as_raw_fd());
+        self.ip(&format!("link add {name} type veth peer name {peer_name} netns {target}"));
+        self.ip(&format!("addr add {address} dev {name}"));
+        self.ip(&format!("link set {name} up"));
+        if let Some(address) = peer_address {
+            other.ip(&format!("addr add {address} dev {peer_name}"));
+        }
+        other.ip(&format!("link set {peer_name} up"));
+    }
+
+    /// A namespace in which every SYN to 10.77.0.9 disappears: the neighbour is known and does not listen.
+    pub fn with_black_hole() -> (Self, Self) {
+        let (near, far) = (Self::new(), Self::new());
+        near.join("near", "10.77.0.1/24", &far, "far", None);
+        near.ip("neigh add 10.77.0.9 lladdr 02:00:00:00:00:09 dev near nud permanent");
+        (near, far)
+    }
+}
+
+fn ip(arguments: &str) {
+    let output = Command::new("ip").args(arguments.split_whitespace()).output().expect("ip (iproute2) runs");
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}

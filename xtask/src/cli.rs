@@ -1,0 +1,145 @@
+//! The command line of `cargo xtask`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Builds, runs and tests rstscope on a machine with nothing but Rust
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub task: Task,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask run                           every TCP reset on this machine, live
+  cargo xtask run -- --port 443             what follows `--` goes to `rstscope trace` …
+  cargo xtask run -- doctor                 … or to the sub-command it names
+  cargo xtask test                          everything CI checks
+  cargo xtask test --only kernel -- linger  the kernel tests whose name contains `linger`
+  cargo xtask install --root /usr/local     rstscope as /usr/local/bin/rstscope
+
+The tools that are set up live in $RSTSCOPE_CACHE, else in $XDG_CACHE_HOME/rstscope, else in ~/.cache/rstscope.";
+
+/// The sub-commands.
+#[derive(Debug, Subcommand)]
+pub enum Task {
+    /// Install what is missing to build and to test; the other sub-commands do so by themselves
+    Setup,
+    /// Build rstscope, both the kernel side and the agent
+    Build(Build),
+    /// Build rstscope and run it as root
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(Run),
+    /// Check everything: format, clippy, docs, unit tests, kernel tests
+    #[command(after_help = TEST_EXAMPLES)]
+    Test(Test),
+    /// Build rstscope and install it, as `cargo install` does
+    Install(Install),
+}
+
+/// Options of `cargo xtask build`.
+#[derive(Debug, Args)]
+pub struct Build {
+    /// With optimisations
+    #[arg(long)]
+    pub release: bool,
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  cargo xtask run
+  cargo xtask run -- --port 443 --output json
+  cargo xtask run -- doctor";
+
+/// Options of `cargo xtask run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// For `rstscope trace`, or for another sub-command where the first one names it
+    #[arg(last = true, value_name = "ARGUMENT")]
+    pub arguments: Vec<String>,
+}
+
+const TEST_EXAMPLES: &str = "\
+Examples:
+  cargo xtask test
+  cargo xtask test --only clippy
+  cargo xtask test --only kernel -- linger";
+
+/// Options of `cargo xtask test`.
+#[derive(Debug, Args)]
+pub struct Test {
+    /// Run one step instead of all
+    #[arg(long, value_enum)]
+    pub only: Option<Step>,
+    /// Run the kernel tests with optimisations, against an rstscope with optimisations
+    #[arg(long)]
+    pub release: bool,
+    /// For the test programs of the steps `unit` and `kernel`: a part of a test's name, or their own options
+    #[arg(last = true, value_name = "FILTER")]
+    pub filter: Vec<String>,
+}
+
+/// The steps of `cargo xtask test`, in their order: quick and likely to fail first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Step {
+    /// The code is formatted
+    Fmt,
+    /// Clippy finds nothing, on the host's side and on the kernel's side
+    Clippy,
+    /// The documentation builds without a warning
+    Doc,
+    /// The tests that need no privilege
+    Unit,
+    /// The tests against this machine's kernel, as root
+    Kernel,
+}
+
+impl Step {
+    /// The name it has on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fmt => "fmt",
+            Self::Clippy => "clippy",
+            Self::Doc => "doc",
+            Self::Unit => "unit",
+            Self::Kernel => "kernel",
+        }
+    }
+}
+
+/// Options of `cargo xtask install`.
+#[derive(Debug, Args)]
+pub struct Install {
+    /// The folder whose `bin` gets the program; by default cargo's own
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_step_has_one_name() {
+        for step in Step::value_variants() {
+            assert_eq!(Step::from_str(step.name(), false), Ok(*step));
+        }
+    }
+
+    #[test]
+    fn what_follows_the_dashes_is_not_ours() {
+        let cli = Cli::try_parse_from(["cargo xtask", "run", "--", "--port", "443"]).unwrap();
+        let Task::Run(run) = cli.task else { panic!("not the sub-command that was asked for") };
+        assert_eq!(run.arguments, ["--port", "443"]);
+    }
+}

@@ -1,0 +1,45 @@
+//! `cargo xtask`: everything a developer or an operator with a checkout does, on a machine with nothing but Rust.
+//!
+//! * [`ebpf`]: which tools the kernel side takes and how it is built; shared with `agent/build.rs`.
+//! * [`setup`]: installs those tools where they are missing.
+//! * [`build`], [`run`], [`install`], [`mod@test`]: one sub-command each.
+//! * [`cargo`], [`child`]: how cargo, and any other program, is called.
+
+mod build;
+mod cargo;
+mod child;
+mod cli;
+#[expect(dead_code, reason = "where the object ends up is of interest to the build script only")]
+mod ebpf;
+mod install;
+mod run;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+use cli::{Cli, Task};
+use setup::Scope;
+
+fn main() -> ExitCode {
+    match perform(Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(task: Task) -> Result<()> {
+    match task {
+        Task::Setup => setup::perform(Scope::Everything).map(drop),
+        Task::Build(options) => build::perform(&options),
+        Task::Run(options) => run::perform(&options),
+        Task::Test(options) => test::perform(&options),
+        Task::Install(options) => install::perform(&options),
+    }
+}

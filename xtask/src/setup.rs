@@ -1,0 +1,77 @@
+//! `cargo xtask setup`: installs what is missing, one printed step after another.
+//!
+//! * [`rust`]: the compiler's version and its components.
+//! * [`library`]: the library source, from rustup or, where rustup cannot download, from [`debian`]'s mirrors.
+//! * [`linker`]: bpf-linker, compiled against rustc's LLVM.
+//! * [`system`]: the few programs that come from the system's packages.
+
+mod debian;
+mod library;
+mod linker;
+mod rust;
+mod system;
+
+use std::fs::{self, File, TryLockError};
+
+use anyhow::{Context, Error, Result};
+
+use crate::ebpf::Tools;
+
+/// How much of the set-up is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// What building takes.
+    Build,
+    /// What building and testing take.
+    Everything,
+}
+
+/// Sets up without a word when nothing is missing, for commands that are about something else.
+pub fn perform_if_missing(scope: Scope) -> Result<()> {
+    let tools = Tools::find().map_err(Error::msg)?;
+    if tools.check().is_err() { perform(scope).map(drop) } else { Ok(()) }
+}
+
+/// Sets up, step by step.
+pub fn perform(scope: Scope) -> Result<Tools> {
+    let tools = Tools::find().map_err(Error::msg)?;
+    let _lock = lock(&tools)?;
+    rust::check_version(&tools.rustc)?;
+    if scope == Scope::Everything {
+        rust::ensure_components()?;
+    }
+    system::ensure(&system::C_LINKER)?;
+    library::ensure(&tools)?;
+    linker::ensure(&tools)?;
+    if scope == Scope::Everything {
+        system::ensure(&system::IP)?;
+    }
+    // What the build script is going to ask.
+    tools.check().map_err(Error::msg)?;
+    Ok(tools)
+}
+
+/// Two set-ups at once would write to the same folders. The lock goes with the process, however it ends.
+fn lock(tools: &Tools) -> Result<File> {
+    let cache = &tools.cache;
+    fs::create_dir_all(cache).with_context(|| format!("cannot make the folder {}", cache.display()))?;
+    let path = cache.join("lock");
+    let lock = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+        eprintln!("setup: waiting for another set-up to end");
+        lock.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    }
+    Ok(lock)
+}
+
+fn already_there(what: &str) {
+    eprintln!("setup: {what}: already there");
+}
+
+fn working(what: &str, doing: &str) {
+    eprintln!("setup: {what}: {doing}");
+}
+
+fn done(what: &str) {
+    eprintln!("setup: {what}: installed");
+}

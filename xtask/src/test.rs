@@ -1,0 +1,120 @@
+//! `cargo xtask test`: what CI checks, in steps that can also be run one by one.
+
+use std::{
+    ffi::OsString,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use crate::{
+    cargo, child,
+    cli::{Step, Test},
+    ebpf::{ObjectBuild, TARGET_FOLDER, Tools},
+    setup::{self, Scope},
+};
+
+/// Runs the steps until one fails, and sums up.
+pub fn perform(options: &Test) -> Result<()> {
+    let tools = setup::perform(Scope::Everything)?;
+    let steps: &[Step] = options.only.as_ref().map_or(Step::value_variants(), std::slice::from_ref);
+    let mut passed = Vec::new();
+    for &step in steps {
+        eprintln!("\n== {}", step.name());
+        let start = Instant::now();
+        let result = check(step, options, &tools);
+        let taken = start.elapsed();
+        if let Err(error) = result {
+            summarise(&passed);
+            eprintln!("{}", line(step, "FAILED", taken));
+            bail!("{error:#}\nTo run only this step again: `cargo xtask test --only {}`", step.name());
+        }
+        passed.push((step, taken));
+    }
+    summarise(&passed);
+    Ok(())
+}
+
+fn summarise(passed: &[(Step, Duration)]) {
+    eprintln!("\n== summary");
+    for &(step, taken) in passed {
+        eprintln!("{}", line(step, "passed", taken));
+    }
+}
+
+fn line(step: Step, result: &str, taken: Duration) -> String {
+    format!("{:7} {result} {:7.1} s", step.name(), taken.as_secs_f64())
+}
+
+fn check(step: Step, options: &Test, tools: &Tools) -> Result<()> {
+    match step {
+        Step::Fmt => format(),
+        Step::Clippy => clippy(tools),
+        Step::Doc => documentation(),
+        Step::Unit => unit_tests(&options.filter),
+        Step::Kernel => kernel_tests(options),
+    }
+}
+
+fn format() -> Result<()> {
+    child::run(&mut cargo::command(&["fmt", "--all", "--check"])?, "`cargo fmt --all` formats the code")
+}
+
+fn clippy(tools: &Tools) -> Result<()> {
+    cargo::run(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
+    // The host never compiles the hooks themselves.
+    let mut kernel_side = ObjectBuild {
+        tools,
+        cargo: &cargo::program(),
+        workspace: &cargo::workspace()?,
+        target_folder: &cargo::target_folder()?.join(TARGET_FOLDER),
+        architecture: std::env::consts::ARCH,
+        big_endian: cfg!(target_endian = "big"),
+    }
+    .command("clippy");
+    kernel_side.args(["--locked", "--", "-D", "warnings"]);
+    child::run(&mut kernel_side, "see above")
+}
+
+fn documentation() -> Result<()> {
+    let mut command = cargo::command(&["doc", "--workspace", "--no-deps", "--locked"])?;
+    child::run(command.env("RUSTDOCFLAGS", "-D warnings"), "see above")
+}
+
+fn unit_tests(filter: &[String]) -> Result<()> {
+    let mut command = cargo::command(&["test", "--workspace", "--locked", "--"])?;
+    child::run(command.args(filter), "see above")
+}
+
+/// The kernel tests are built as the user and run as root, so that nothing in the target folder becomes root's.
+fn kernel_tests(options: &Test) -> Result<()> {
+    let mut arguments = vec!["test", "--package", "rstscope", "--test", "kernel", "--no-run", "--locked"];
+    if options.release {
+        arguments.push("--release");
+    }
+    let programs = cargo::build(&arguments)?;
+    let tests = cargo::path_of(&programs, "test", "kernel")?;
+    // Cargo builds a package's programs for its integration tests anyway.
+    let rstscope = cargo::path_of(&programs, "bin", "rstscope")?;
+
+    let package = cargo::workspace()?.join("agent");
+    let setting = |name: &str, value: &std::path::Path| {
+        let mut setting = OsString::from(format!("{name}="));
+        setting.push(value);
+        setting
+    };
+    // By way of `env`, because sudo forgets variables.
+    let mut command = child::as_root(child::find("env").context("there is no `env` program on this machine")?)?;
+    command
+        .arg(setting("RSTSCOPE_BIN", rstscope))
+        .arg(setting("CARGO_MANIFEST_DIR", &package))
+        .arg(tests)
+        .args(&options.filter)
+        .current_dir(&package);
+    let status = command.status().with_context(|| format!("cannot run `{}`", child::shown(&command)))?;
+    if !status.success() {
+        bail!("the kernel tests failed ({status}), see above");
+    }
+    Ok(())
+}
