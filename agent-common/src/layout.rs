@@ -18,7 +18,7 @@ impl Location {
     /// A member at `bit_offset`, `width` bits wide if it is a bit-field, else 0. `None` if that cannot be encoded.
     #[must_use]
     pub const fn new(bit_offset: u32, width: u32) -> Option<Self> {
-        if bit_offset >= 1 << 24 || width >= 64 || (width == 0 && bit_offset % 8 != 0) {
+        if bit_offset >= 1 << 24 || width >= 64 || (width == 0 && !bit_offset.is_multiple_of(8)) {
             return None;
         }
         Some(Self(bit_offset | width << 24))

@@ -68,8 +68,7 @@ pub struct Settings {
 
 // No padding: the agent hands the record over as bytes.
 const _: () = assert!(
-    size_of::<Settings>()
-        == size_of::<Locations>() + 4 * 4 + MAX_PORTS * 2 + MAX_NETWORKS * 32 + MAX_CGROUPS * 16
+    size_of::<Settings>() == size_of::<Locations>() + 4 * 4 + MAX_PORTS * 2 + MAX_NETWORKS * 32 + MAX_CGROUPS * 16
 );
 
 impl Default for Settings {
@@ -117,8 +116,7 @@ impl Settings {
     pub fn wants_addresses(&self, tuple: &Tuple) -> bool {
         let mut wanted = self.network_count == 0;
         for (index, network) in self.networks.iter().enumerate() {
-            if (index as u32) < self.network_count
-                && (network.contains(&tuple.local) || network.contains(&tuple.peer))
+            if (index as u32) < self.network_count && (network.contains(&tuple.local) || network.contains(&tuple.peer))
             {
                 wanted = true;
             }

@@ -262,6 +262,16 @@ fn the_first_fin_is_the_peers_even_if_we_send_ours_later() {
     assert_eq!(connection.closer.tgid, 100);
 }
 
+/// From the backlog, in the context of whoever let go of the socket's lock.
+#[test]
+fn the_peers_fin_in_process_context_makes_nobody_the_closer() {
+    let mut kernel = Fake::new();
+    let sk = kernel.accepted();
+    kernel.go(sk, state::CLOSE_WAIT);
+    let connection = kernel.followed(sk).unwrap();
+    assert_eq!((connection.first_fin, connection.flags, connection.closer.tgid), (first_fin::PEER, 0, 0));
+}
+
 /// 32-bit jiffies wrap five minutes after boot.
 #[test]
 fn idle_time_at_the_first_fin_is_right_across_the_wrap_of_jiffies() {

@@ -152,5 +152,9 @@ fn describe(report: &Report, colour: bool, out: &mut impl Write) -> io::Result<(
             writeln!(out, "  {unseen}")?;
         }
     }
-    writeln!(out, "\n{}", if report.ok { "`rstscope trace` works here." } else { "`rstscope trace` does not work here." })
+    writeln!(
+        out,
+        "\n{}",
+        if report.ok { "`rstscope trace` works here." } else { "`rstscope trace` does not work here." }
+    )
 }

@@ -20,8 +20,7 @@ use crate::event::party::Owner;
 pub fn for_kernel(flags: &TraceFlags, cgroup_root: Option<&Path>) -> Result<Settings> {
     let mut settings = Settings::EMPTY;
     settings.port_count = fill(&mut settings.ports, flags.port.iter().copied(), MAX_PORTS, "--port")?;
-    settings.network_count =
-        fill(&mut settings.networks, flags.cidr.iter().map(network), MAX_NETWORKS, "--cidr")?;
+    settings.network_count = fill(&mut settings.networks, flags.cidr.iter().map(network), MAX_NETWORKS, "--cidr")?;
     let mut subtrees = Vec::new();
     for path in &flags.cgroup {
         subtrees.push(subtree(path, cgroup_root)?);
@@ -46,14 +45,9 @@ fn network(net: &IpNet) -> Network {
     match net {
         IpNet::V4(net) => {
             let mask = words(IpAddr::V4(net.netmask()));
-            Network {
-                address: words(IpAddr::V4(net.network())),
-                mask: [u32::MAX, u32::MAX, u32::MAX, mask[3]],
-            }
+            Network { address: words(IpAddr::V4(net.network())), mask: [u32::MAX, u32::MAX, u32::MAX, mask[3]] }
         }
-        IpNet::V6(net) => {
-            Network { address: words(IpAddr::V6(net.network())), mask: words(IpAddr::V6(net.netmask())) }
-        }
+        IpNet::V6(net) => Network { address: words(IpAddr::V6(net.network())), mask: words(IpAddr::V6(net.netmask())) },
     }
 }
 
@@ -126,18 +120,14 @@ impl Names {
             }))
             && any(
                 &self.processes,
-                &[
-                    process.map(|process| process.comm.as_str()),
-                    process.and_then(|process| process.exe.as_deref()),
-                ],
+                &[process.map(|process| process.comm.as_str()), process.and_then(|process| process.exe.as_deref())],
             )
     }
 }
 
 /// Whether one of `names` matches one of `patterns`, or no pattern was given.
 fn any(patterns: &[String], names: &[Option<&str>]) -> bool {
-    patterns.is_empty()
-        || patterns.iter().any(|pattern| names.iter().flatten().any(|name| matches(pattern, name)))
+    patterns.is_empty() || patterns.iter().any(|pattern| names.iter().flatten().any(|name| matches(pattern, name)))
 }
 
 /// Matches a pattern in which `*` stands for any run of characters.
@@ -180,17 +170,10 @@ mod tests {
             containers: vec!["0123456789ab".to_owned()],
             ..Names::default()
         };
-        let mut owner = Owner {
-            process: Some(Process { pid: 1, comm: "node".to_owned(), exe: None }),
-            ..Owner::default()
-        };
+        let mut owner =
+            Owner { process: Some(Process { pid: 1, comm: "node".to_owned(), exe: None }), ..Owner::default() };
         assert!(!names.want(&owner), "no container");
-        owner.container = Some(Container {
-            id: "0123456789abcdef".to_owned(),
-            name: None,
-            image: None,
-            runtime: None,
-        });
+        owner.container = Some(Container { id: "0123456789abcdef".to_owned(), name: None, image: None, runtime: None });
         assert!(names.want(&owner));
     }
 

@@ -149,7 +149,9 @@ pub struct Tuning {
 
 /// Flags of `doctor`.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  rstscope doctor\n  rstscope doctor --json | jq '.checks[] | select(.status != \"ok\")'")]
+#[command(
+    after_help = "Examples:\n  rstscope doctor\n  rstscope doctor --json | jq '.checks[] | select(.status != \"ok\")'"
+)]
 pub struct DoctorFlags {
     /// The result as one JSON object
     #[arg(long)]

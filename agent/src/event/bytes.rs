@@ -95,8 +95,7 @@ mod tests {
 
     #[test]
     fn what_is_in_flight_and_what_is_unsent() {
-        let facts =
-            SocketFacts { send_unacked: u32::MAX, send_next: 109, written: 119, ..SocketFacts::default() };
+        let facts = SocketFacts { send_unacked: u32::MAX, send_next: 109, written: 119, ..SocketFacts::default() };
         assert_eq!((in_flight(&facts), unsent(&facts)), (110, 10));
     }
 }

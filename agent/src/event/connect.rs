@@ -21,20 +21,28 @@ pub enum ConnectFailure {
     NotSent,
     /// An administrator destroyed the socket (SOCK_DESTROY).
     Destroyed,
+    /// Refused by a RST or by ICMP: there was no room to follow the connection, so which is not known.
+    Unknown,
 }
 
 const ECONNABORTED: u32 = libc::ECONNABORTED as u32;
+const ECONNREFUSED: u32 = libc::ECONNREFUSED as u32;
 const ETIMEDOUT: u32 = libc::ETIMEDOUT as u32;
 
 /// Tells how a connect failed.
 ///
 /// ECONNREFUSED alone does not prove a RST: an ICMP "port unreachable" gives the same errno. And a timeout reports the
 /// error of an earlier ICMP message (`sk_err_soft`) where there was one; then `icsk_retransmits` tells that the retries
-/// ran out, because an ICMP error that ends a connect does so at once.
+/// ran out, because an ICMP error that ends a connect does so at once. `connection` is `None` if it could not be
+/// followed.
 #[must_use]
-pub fn classify(connection: &Connection, facts: &SocketFacts, local_port: u16) -> ConnectFailure {
-    if connection.flags & connection_flag::RESET_RECEIVED != 0 {
-        return ConnectFailure::Refused;
+pub fn classify(connection: Option<&Connection>, facts: &SocketFacts, local_port: u16) -> ConnectFailure {
+    match (connection, facts.error) {
+        (Some(connection), _) if connection.flags & connection_flag::RESET_RECEIVED != 0 => {
+            return ConnectFailure::Refused;
+        }
+        (None, ECONNREFUSED) => return ConnectFailure::Unknown,
+        _ => {}
     }
     match facts.error {
         0 if facts.shutdown & shutdown::BOTH == shutdown::BOTH => ConnectFailure::Abandoned,
@@ -57,14 +65,20 @@ mod tests {
     }
 
     fn classify_port(facts: &SocketFacts) -> ConnectFailure {
-        classify(&Connection::default(), facts, 40000)
+        classify(Some(&Connection::default()), facts, 40000)
     }
 
     #[test]
     fn refused_needs_the_rst_itself() {
         let refused = Connection { flags: connection_flag::RESET_RECEIVED, ..Connection::default() };
-        assert_eq!(classify(&refused, &facts(libc::ECONNREFUSED, 0, 0), 40000), ConnectFailure::Refused);
+        assert_eq!(classify(Some(&refused), &facts(libc::ECONNREFUSED, 0, 0), 40000), ConnectFailure::Refused);
         assert_eq!(classify_port(&facts(libc::ECONNREFUSED, 0, 0)), ConnectFailure::IcmpError);
+    }
+
+    #[test]
+    fn a_connect_that_was_not_followed_claims_no_icmp() {
+        assert_eq!(classify(None, &facts(libc::ECONNREFUSED, 0, 0), 40000), ConnectFailure::Unknown);
+        assert_eq!(classify(None, &facts(libc::EHOSTUNREACH, 0, 0), 40000), ConnectFailure::IcmpError);
     }
 
     #[test]
@@ -88,7 +102,7 @@ mod tests {
 
     #[test]
     fn without_a_port_nothing_left() {
-        assert_eq!(classify(&Connection::default(), &facts(0, 0, 0), 0), ConnectFailure::NotSent);
+        assert_eq!(classify(Some(&Connection::default()), &facts(0, 0, 0), 0), ConnectFailure::NotSent);
     }
 
     #[test]

@@ -116,7 +116,8 @@ fn what(record: &Record) -> What {
     match record.kind {
         kind::RESET_RECEIVED => What::ResetReceived,
         kind::CONNECT_FAILED => {
-            What::ConnectFailed(connect::classify(&record.connection, &record.facts, record.tuple.local_port))
+            let connection = (record.flags & flag::CONNECTION != 0).then_some(&record.connection);
+            What::ConnectFailed(connect::classify(connection, &record.facts, record.tuple.local_port))
         }
         kind::TIMED_OUT => What::TimedOut,
         _ => What::ResetSent,
@@ -301,8 +302,7 @@ mod tests {
     fn cgroup_of_the_owner_comes_before_the_acceptors_before_the_creators() {
         let mut record = record();
         record.cgroups = SocketCgroups { memory: 20, creator: 30 };
-        record.connection =
-            Connection { owner: Task { tgid: 1, cgroup_id: 10, ..Task::NOBODY }, ..Connection::NONE };
+        record.connection = Connection { owner: Task { tgid: 1, cgroup_id: 10, ..Task::NOBODY }, ..Connection::NONE };
         assert_eq!(decoder().decode(&record, 0).cgroup, Some((10, false)));
         record.connection = Connection::NONE;
         assert_eq!(decoder().decode(&record, 0).cgroup, Some((20, false)));

@@ -154,7 +154,7 @@ pub fn facts(event: &Event, hz: u32, has: impl Fn(agent_common::layout::Member) 
 
     Facts {
         connect_failure: (event.kind == kind::CONNECT_FAILED)
-            .then(|| connect::classify(connection, socket, event.tuple.local_port)),
+            .then(|| connect::classify(known.then_some(connection), socket, event.tuple.local_port)),
         rst_had_timestamp: (event.kind == kind::RESET_RECEIVED
             && here(Member::SawTstamp)
             && socket.bits & facts_flag::TIMESTAMPS_ON != 0)
@@ -174,11 +174,7 @@ pub fn facts(event: &Event, hz: u32, has: impl Fn(agent_common::layout::Member) 
         actor: (event.flags & flag::ACTOR != 0)
             .then(|| actor(&event.actor, event.flags & flag::ACTOR_EXITING != 0, event.exit_code)),
         closer: (known && connection.flags & connection_flag::CLOSER_KNOWN != 0).then(|| {
-            actor(
-                &connection.closer,
-                connection.flags & connection_flag::CLOSER_EXITING != 0,
-                connection.exit_code,
-            )
+            actor(&connection.closer, connection.flags & connection_flag::CLOSER_EXITING != 0, connection.exit_code)
         }),
         owner_from: match connection.owner_from {
             owner_from::CONNECT => Some("connect"),

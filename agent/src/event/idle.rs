@@ -94,8 +94,7 @@ pub fn connection_state(event: &Event) -> u8 {
 }
 
 fn resent(facts: &SocketFacts) -> bool {
-    facts.total_retransmits > 0
-        && (facts.retransmits > 0 || facts.retransmits_out > 0 || facts.packets_out > 0)
+    facts.total_retransmits > 0 && (facts.retransmits > 0 || facts.retransmits_out > 0 || facts.packets_out > 0)
 }
 
 #[cfg(test)]
@@ -103,8 +102,7 @@ mod tests {
     use super::*;
 
     fn event(jiffies: u32, received: u32, sent: u32) -> Event {
-        let mut event =
-            Event { jiffies, state: state::ESTABLISHED, flags: flag::FACTS, ..Event::default() };
+        let mut event = Event { jiffies, state: state::ESTABLISHED, flags: flag::FACTS, ..Event::default() };
         event.facts.received_stamp = received;
         event.facts.sent_stamp = sent;
         event.facts.ack_stamp = sent;

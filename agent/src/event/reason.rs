@@ -26,6 +26,7 @@ fn connect_failed(event: &Event, failure: ConnectFailure) -> String {
         ConnectFailure::KernelTimeout => format!("connect timed out, {retransmits} SYNs resent"),
         ConnectFailure::Abandoned => format!("connect given up by the application, {retransmits} SYNs resent"),
         ConnectFailure::NotSent => "connect failed before a SYN was sent".to_owned(),
+        ConnectFailure::Unknown => "connect refused".to_owned(),
         ConnectFailure::Destroyed => "connecting socket destroyed by an administrator".to_owned(),
     }
 }

@@ -62,10 +62,7 @@ pub fn measure<E>(
 }
 
 /// The first sample after jiffies moved.
-fn edge<E>(
-    sample: &mut impl FnMut() -> Result<Sample, E>,
-    pause: &mut impl FnMut(Duration),
-) -> Result<Sample, E> {
+fn edge<E>(sample: &mut impl FnMut() -> Result<Sample, E>, pause: &mut impl FnMut(Duration)) -> Result<Sample, E> {
     let first = sample()?;
     loop {
         let next = sample()?;

@@ -67,13 +67,19 @@ pub fn plan(btf: &Btf, learn_readers: bool) -> Result<Plan, MissingHook> {
     if !learn_readers {
         unseen.push("the process of an accepted connection until it closes it: --no-reader-probe was given".to_owned());
     } else if btf.tracepoint_args("tcp_rcv_space_adjust").is_some() {
-        hooks.push(hook("tcp_rcv_space_adjust", "tcp_rcv_space_adjust", "the process that reads an accepted connection"));
+        hooks.push(hook(
+            "tcp_rcv_space_adjust",
+            "tcp_rcv_space_adjust",
+            "the process that reads an accepted connection",
+        ));
     } else {
         unseen.push("the process of an accepted connection until it closes it: no tcp_rcv_space_adjust".to_owned());
     }
     // Half-open requests and TIME_WAIT sockets take a RST without any tracepoint (tcp_check_req,
     // tcp_timewait_state_process); no kernel shows those to this agent.
-    unseen.push("resets received by half-open requests and TIME_WAIT sockets: the kernel has no tracepoint there".to_owned());
+    unseen.push(
+        "resets received by half-open requests and TIME_WAIT sockets: the kernel has no tracepoint there".to_owned(),
+    );
     Ok(Plan { hooks, unseen })
 }
 

@@ -89,8 +89,10 @@ pub fn run(learn_readers: bool) -> (Vec<Check>, Option<Found>) {
             checks.push(Check::failed(
                 "kernel types (BTF)",
                 chain(&error),
-                format!("rstscope needs a kernel built with CONFIG_DEBUG_INFO_BTF=y and {BTF} readable (in a container: \
-                         the host's /sys)"),
+                format!(
+                    "rstscope needs a kernel built with CONFIG_DEBUG_INFO_BTF=y and {BTF} readable (in a container: \
+                         the host's /sys)"
+                ),
             ));
             return (checks, None);
         }
@@ -100,7 +102,9 @@ pub fn run(learn_readers: bool) -> (Vec<Check>, Option<Found>) {
     let members = members::find(&btf);
     checks.push(match &members {
         Ok(members) if members.absent.is_empty() => Check::ok("socket members", "all found"),
-        Ok(members) => Check::ok("socket members", format!("all that are needed; not here: {}", members.absent.join(", "))),
+        Ok(members) => {
+            Check::ok("socket members", format!("all that are needed; not here: {}", members.absent.join(", ")))
+        }
         Err(missing) => Check::failed("socket members", missing.to_string(), "run a kernel from 5.10 to 7.2"),
     });
     let plan = plan::plan(&btf, learn_readers);
@@ -134,7 +138,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// `uname -r`.
 #[must_use]
 pub fn release() -> String {
-    fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+    fs::read_to_string("/proc/sys/kernel/osrelease")
+        .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
 fn kernel() -> Check {

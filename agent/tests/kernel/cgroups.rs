@@ -58,5 +58,6 @@ impl Drop for Cgroup {
 
 /// Moves the calling process into the cgroup at `path`.
 pub fn enter(path: &str) {
-    std::fs::write(Path::new(path).join("cgroup.procs"), std::process::id().to_string()).expect("moved into the cgroup");
+    std::fs::write(Path::new(path).join("cgroup.procs"), std::process::id().to_string())
+        .expect("moved into the cgroup");
 }

@@ -51,9 +51,7 @@ pub fn near(line: &Value, pointer: &str, range: &RangeInclusive<f64>) {
 /// The number at `pointer`.
 #[track_caller]
 pub fn number(line: &Value, pointer: &str) -> f64 {
-    line.pointer(pointer)
-        .and_then(Value::as_f64)
-        .unwrap_or_else(|| panic!("no number at {pointer}\nline: {line:#}"))
+    line.pointer(pointer).and_then(Value::as_f64).unwrap_or_else(|| panic!("no number at {pointer}\nline: {line:#}"))
 }
 
 /// Asserts that `pointer` holds `value`.

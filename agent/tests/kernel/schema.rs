@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 use serde_json::Value;
 
 static SCHEMA: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
-    let schema: Value = serde_json::from_str(include_str!("../../../docs/rstscope.v1.schema.json"))
-        .expect("the schema is JSON");
+    let schema: Value =
+        serde_json::from_str(include_str!("../../../docs/rstscope.v1.schema.json")).expect("the schema is JSON");
     jsonschema::validator_for(&schema).expect("the schema is a JSON Schema")
 });
 

@@ -3,7 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
-    os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
     path::PathBuf,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     time::Duration,
@@ -121,14 +121,26 @@ pub fn tcp_option(stream: &TcpStream, option: libc::c_int, value: libc::c_int) {
 
 /// A socket that has begun to connect and does not wait.
 pub fn connect_nonblocking(address: SocketAddr) -> TcpStream {
-    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let (socket, error) = connect_raw(address, libc::SOCK_NONBLOCK, 0);
+    assert_eq!(error.and_then(|error| error.raw_os_error()), Some(libc::EINPROGRESS));
+    socket
+}
+
+/// A connection by MPTCP, which falls back to TCP if the other end does not speak it.
+pub fn connect_mptcp(address: SocketAddr) -> TcpStream {
+    let (socket, error) = connect_raw(address, 0, libc::IPPROTO_MPTCP);
+    assert!(error.is_none(), "MPTCP: {error:?}");
+    socket
+}
+
+fn connect_raw(address: SocketAddr, flags: i32, protocol: i32) -> (TcpStream, Option<std::io::Error>) {
+    let SocketAddr::V4(address) = address else { panic!("only IPv4 here") };
     // SAFETY: socket has no memory arguments; the descriptor is owned from here on.
     let socket = unsafe {
-        let fd = libc::socket(family, libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0);
+        let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | flags, protocol);
         assert!(fd >= 0, "a socket: {}", std::io::Error::last_os_error());
         OwnedFd::from_raw_fd(fd)
     };
-    let SocketAddr::V4(address) = address else { panic!("only IPv4 here") };
     let raw = libc::sockaddr_in {
         sin_family: libc::AF_INET as libc::sa_family_t,
         sin_port: address.port().to_be(),
@@ -137,16 +149,10 @@ pub fn connect_nonblocking(address: SocketAddr) -> TcpStream {
     };
     // SAFETY: the address is a `sockaddr_in` of this size.
     let result = unsafe {
-        libc::connect(
-            socket.as_raw_fd(),
-            (&raw const raw).cast(),
-            size_of::<libc::sockaddr_in>() as libc::socklen_t,
-        )
+        libc::connect(socket.as_raw_fd(), (&raw const raw).cast(), size_of::<libc::sockaddr_in>() as libc::socklen_t)
     };
-    let error = std::io::Error::last_os_error();
-    assert!(result == -1 && error.raw_os_error() == Some(libc::EINPROGRESS), "connect: {error}");
-    // SAFETY: the descriptor is a TCP socket and is given away.
-    unsafe { TcpStream::from_raw_fd(socket.into_raw_fd()) }
+    let error = (result != 0).then(std::io::Error::last_os_error);
+    (TcpStream::from(socket), error)
 }
 
 /// A process of the test's: does what it is told on standard input and answers each command with a line.

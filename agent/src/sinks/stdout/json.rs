@@ -92,13 +92,7 @@ impl<W: Write> JsonLines<W> {
 
     fn framed(&mut self, kind: &'static str, body: impl Serialize) -> io::Result<()> {
         let node = self.node.clone();
-        self.line(&Framed {
-            schema: SCHEMA,
-            time: rfc3339(jiff::Timestamp::now()),
-            kind,
-            node: node.as_deref(),
-            body,
-        })
+        self.line(&Framed { schema: SCHEMA, time: rfc3339(jiff::Timestamp::now()), kind, node: node.as_deref(), body })
     }
 }
 
@@ -109,10 +103,7 @@ impl<W: Write> Sink for JsonLines<W> {
     }
 
     fn loss(&mut self, loss: &Loss) -> io::Result<()> {
-        self.framed(
-            "lost",
-            LostBody { lost: LostLine { cause: loss.cause, count: loss.count, by_cpu: &loss.by_cpu } },
-        )
+        self.framed("lost", LostBody { lost: LostLine { cause: loss.cause, count: loss.count, by_cpu: &loss.by_cpu } })
     }
 
     fn agent(&mut self, agent: &AgentLine) -> io::Result<()> {

@@ -121,10 +121,8 @@ mod tests {
 
     #[test]
     fn a_process_name_cannot_move_the_cursor() {
-        let owner = Owner {
-            process: Some(Process { pid: 7, comm: "\x1b[2Jevil".to_owned(), exe: None }),
-            ..Owner::default()
-        };
+        let owner =
+            Owner { process: Some(Process { pid: 7, comm: "\x1b[2Jevil".to_owned(), exe: None }), ..Owner::default() };
         assert_eq!(who(&owner), "?[2Jevil(7)");
     }
 }

@@ -19,6 +19,7 @@ pub const CASES: &[Case] = &[
     ("the_same_by_nobody_after_time_wait_is_gone_v4", || answered_after_time_wait(Family::V4, false)),
     ("the_same_by_nobody_after_time_wait_is_gone_v6", || answered_after_time_wait(Family::V6, false)),
     ("the_same_by_nobody_after_time_wait_is_gone_mapped", || answered_after_time_wait(Family::Mapped, false)),
+    ("births_survive_a_destroy_that_comes_before_the_reset", orphan_destroyed_before_its_reset),
     ("closed_port_answers_a_syn_and_knows_no_connection", closed_port),
     ("a_new_connection_with_old_ends_does_not_inherit", a_new_connection_with_old_ends_does_not_inherit),
 ];
@@ -130,6 +131,28 @@ fn answered_after_time_wait(family: Family, still_served: bool) {
     is(&sent, "/reset/socket", if still_served { "listener" } else { "none" });
     check_server(&sent, &story, family, &written);
     check_client(&mut agent, &netns, &story, family, &written);
+}
+
+/// An orphan that stays a full socket (its FIN timeout is longer than TIME_WAIT): data for it runs `tcp_reset`, closes
+/// and destroys the socket, and only then sends the RST.
+fn orphan_destroyed_before_its_reset() {
+    let netns = Netns::new();
+    netns.sysctl("net.ipv4.tcp_fin_timeout", "120");
+    let mut agent = Agent::start(&[]);
+    let mut story = server_closes_when_idle(&netns, Family::V4);
+    sleep(Duration::from_millis(250));
+    let (written, ()) = Step::of(|| story.client.write_all(b"late").unwrap());
+
+    let sent = agent.reset(&netns, "sent", story.server_port);
+    is(&sent, "/reset/socket", "full");
+    is(&sent, "/tcp/state", "FIN_WAIT2");
+    is(&sent, "/facts/data_without_reader", true);
+    is(&sent, "/facts/first_fin/by", "local");
+    is(&sent, "/local/process/pid", std::process::id());
+    is(&sent, "/age_is_minimum", false);
+    near(&sent, "/age_ms", &story.born.until(&written));
+    near(&sent, "/idle/tx_ms", &story.answered.until(&written));
+    check_client(&mut agent, &netns, &story, Family::V4, &written);
 }
 
 fn closed_port() {

@@ -203,10 +203,7 @@ fn doctor() {
     let trial = checks.iter().find(|check| check["name"] == "trial").unwrap();
     assert!(trial["found"].as_str().unwrap().contains("HZ measured"), "{trial}");
     let empty = tempfile::tempdir().unwrap();
-    let bad = Command::new(program())
-        .args(["doctor", "--proc-root", empty.path().to_str().unwrap()])
-        .output()
-        .unwrap();
+    let bad = Command::new(program()).args(["doctor", "--proc-root", empty.path().to_str().unwrap()]).output().unwrap();
     assert_eq!(bad.status.code(), Some(1));
     let text = String::from_utf8_lossy(&bad.stdout);
     assert!(text.contains("FAILED") && text.contains("--proc-root"), "{text}");
@@ -215,11 +212,8 @@ fn doctor() {
 
 fn table() {
     let netns = Netns::new();
-    let mut child = trace(&["--output", "table", "--count", "2"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child =
+        trace(&["--output", "table", "--count", "2"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut output = BufReader::new(child.stdout.take().unwrap());
     let mut header = String::new();
     output.read_line(&mut header).unwrap();

@@ -17,6 +17,7 @@ use crate::{
 pub const CASES: &[Case] = &[
     ("ten_thousand_resets_none_lost_none_twice", ten_thousand),
     ("what_does_not_fit_is_counted", what_does_not_fit_is_counted),
+    ("the_connection_table_does_not_leak", the_connection_table_does_not_leak),
 ];
 
 /// Connects and resets `count` times, and returns the clients' ports in order.
@@ -103,6 +104,36 @@ fn what_does_not_fit_is_counted() {
     assert!(resets + lost >= 2 * COUNT, "{resets} lines and {lost} lost of {}", 2 * COUNT);
     let (_, summary) = agent.stop();
     assert!(summary.contains("ring_buffer_full"), "{summary}");
+}
+
+/// Every way in which a connection can end gives its place back. Room for the few connections of tests beside this one.
+fn the_connection_table_does_not_leak() {
+    let netns = Netns::new();
+    let agent = Agent::start(&["--connections", "1024"]);
+    reset_many(&netns, 2000);
+    netns.run(|| {
+        let listener = Family::V4.listen();
+        let address = listener.local_addr().unwrap();
+        for round in 0..2000 {
+            let client = std::net::TcpStream::connect(address).unwrap();
+            let (server, _) = listener.accept().unwrap();
+            // Either end closes first, so either end is the one in TIME_WAIT.
+            if round % 2 == 0 {
+                drop(client);
+                drop(server);
+            } else {
+                drop(server);
+                drop(client);
+            }
+        }
+        let refused = Family::V4.listen().local_addr().unwrap();
+        for _ in 0..1000 {
+            std::net::TcpStream::connect(refused).unwrap_err();
+        }
+    });
+    let (rest, _) = agent.stop();
+    let full: Vec<&Value> = rest.iter().filter(|line| line["lost"]["cause"] == "connection_table_full").collect();
+    assert!(full.is_empty(), "{full:#?}");
 }
 
 /// Resets of this namespace until there are `count`, or nothing has come for a while.

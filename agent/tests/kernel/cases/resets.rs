@@ -28,6 +28,7 @@ pub const CASES: &[Case] = &[
     ("request_on_a_connection_long_idle", request_on_a_connection_long_idle),
     ("destroyed_by_an_administrator", destroyed_by_an_administrator),
     ("listener_closed_with_the_connection_queued", listener_closed_with_the_connection_queued),
+    ("mptcp_is_not_tcp_and_its_subflow_is_told_once", mptcp),
     ("retransmissions_used_up_is_a_timeout_without_reset", retransmissions_used_up),
 ];
 
@@ -223,6 +224,25 @@ fn listener_closed_with_the_connection_queued() {
     is(&sent, "/facts/actor/pid", std::process::id());
     let received = agent.reset(&netns, "received", port);
     is(&received, "/local/process/pid", std::process::id());
+    agent.nothing_more(&netns);
+}
+
+/// `inet_sock_set_state` fires for the MPTCP socket too, and 262 ends in a 6. Its subflow is TCP.
+fn mptcp() {
+    let netns = Netns::new();
+    let mut agent = Agent::start(&[]);
+    let (client, server, _listener) = netns.run(|| {
+        let listener = Family::V4.listen();
+        let client = crate::sockets::connect_mptcp(listener.local_addr().unwrap());
+        let (server, _) = listener.accept().unwrap();
+        (client, server, listener)
+    });
+    let (own, other) = (client.local_addr().unwrap().port(), server.local_addr().unwrap().port());
+    linger_zero(&server);
+    drop(server);
+    is(&agent.reset(&netns, "sent", other), "/tcp/state", "ESTABLISHED");
+    is(&agent.reset(&netns, "received", own), "/tcp/state", "ESTABLISHED");
+    drop(client);
     agent.nothing_more(&netns);
 }
 
