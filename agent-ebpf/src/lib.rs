@@ -14,6 +14,27 @@
 //! | [`lifecycle`] | a connection from birth to CLOSE (`inet_sock_set_state`, `tcp_destroy_sock`) |
 //! | [`reset`] | received and sent resets (`tcp_receive_reset`, `tcp_send_reset`) |
 //! | [`report`] | the event: filters, then the record |
+//!
+//! # Rules that prevent wrong output
+//!
+//! Each was a wrong line once, somewhere. Where it is obeyed, and what holds it:
+//!
+//! | rule | obeyed in | held by |
+//! |---|---|---|
+//! | `tcp_receive_reset` does not mean a RST arrived | [`reset::may_be_data`], the agent's `kernel::settle` | kernel test `data_for_a_shut_down_reader_is_sent_not_received` |
+//! | `tcp_send_reset` does not mean this connection died; its socket may be none, a listener, a mini-socket | [`reset::on_send_reset`] | kernel tests of `after_close` |
+//! | before about 6.10 that tracepoint misses resets without a full socket | the agent's `kernel::plan` says so | `plan` unit tests |
+//! | `tcp_v4_send_reset` also runs for RSTs that arrive | not probed | – |
+//! | `skc_num` is 0 once a port is given back | [`socket::tuple`] reads `inet_sport` | every kernel test that looks for a local port |
+//! | at a reset after close the state is CLOSE already | `last_state` of the connection | kernel tests `linger_zero_close`, `close_with_unread_data` |
+//! | `tcp_destroy_sock` can come before the reset | [`lifecycle`], the closed-connection table | kernel test `births_survive_a_destroy_that_comes_before_the_reset` |
+//! | `sk_err` is not set yet at `tcp_receive_reset` | the agent's `event::decode` derives it from the state | its unit tests |
+//! | idle stamps mean nothing before ESTABLISHED | the agent's `event::idle` | its unit tests, kernel tests of `connects` |
+//! | an accepted socket's cgroup is that of the listener's creator | [`cgroup`], marked `creator` | unit tests of `event::decode` |
+//! | `current` at a reset is almost never the owner | [`task::in_process_context`]; owners are learned elsewhere | kernel tests `the_process_is_named_…`, `destroyed_by_an_administrator` |
+//! | `skc_cookie` is 0 for nearly every socket | tables are keyed by address and by both ends | – |
+//! | a program that reads an argument its hook lacks is refused | two entries for `tcp_send_reset` | `plan` unit tests |
+//! | where neither kprobes nor trampolines work, raw tracepoints must do | only those are used | every kernel test |
 #![cfg_attr(target_arch = "bpf", no_std)]
 
 pub mod cgroup;

@@ -56,7 +56,7 @@ pub fn run(flags: &DoctorFlags) -> Result<ExitCode> {
 }
 
 fn examine(tuning: &Tuning) -> Result<Report> {
-    let (mut checks, found) = preflight::run(!tuning.no_reader_probe);
+    let (mut checks, found) = preflight::run(&tuning.btf, !tuning.no_reader_probe);
     let plan = found.as_ref().map(|found| found.plan.clone());
     if let Some(found) = found {
         checks.push(trial(found, tuning)?);

@@ -136,6 +136,9 @@ pub struct Tuning {
     /// Name of this agent, to run one beside another
     #[arg(long, value_name = "NAME", default_value = "default", help_heading = "Tuning", value_parser = instance)]
     pub instance: String,
+    /// The kernel's type information, e.g. from elsewhere for a kernel that does not carry its own
+    #[arg(long, value_name = "FILE", default_value = "/sys/kernel/btf/vmlinux", help_heading = "Tuning")]
+    pub btf: PathBuf,
     /// Where the host's /proc is mounted
     #[arg(long, value_name = "DIR", default_value = "/proc", help_heading = "Tuning")]
     pub proc_root: PathBuf,

@@ -190,12 +190,7 @@ pub fn facts(event: &Event, hz: u32, has: impl Fn(agent_common::layout::Member) 
         unsent_bytes: (here(Member::WriteSeq) && here(Member::SndNxt)).then(|| bytes::unsent(socket)),
         timeouts_in_a_row: here(Member::Retransmits).then_some(socket.retransmits),
         probes: here(Member::ProbesOut).then_some(socket.probes),
-        shutdown: full.then(|| match socket.shutdown & shutdown::BOTH {
-            shutdown::RECEIVE => "receive",
-            shutdown::SEND => "send",
-            shutdown::BOTH => "both",
-            _ => "none",
-        }),
+        shutdown: full.then_some(shutdown_name(socket.shutdown)),
         linger_ms: (here(Member::LingerTime) && socket.flags & sock_flag::LINGER != 0)
             .then(|| Millis::from_ticks(socket.linger, hz)),
         keepalive: full.then_some(socket.flags & sock_flag::KEEPOPEN != 0),
@@ -240,6 +235,15 @@ fn actor(task: &agent_common::connection::Task, exiting: bool, code: u32) -> Act
 pub fn comm(bytes: &[u8; 16]) -> String {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+const fn shutdown_name(how: u8) -> &'static str {
+    match how & shutdown::BOTH {
+        shutdown::RECEIVE => "receive",
+        shutdown::SEND => "send",
+        shutdown::BOTH => "both",
+        _ => "none",
+    }
 }
 
 fn segment_flags(flags: u8) -> String {

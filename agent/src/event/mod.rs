@@ -2,7 +2,7 @@
 //!
 //! * [`decode`]: from the record of the kernel side to a typed [`Event`]; every rule that turns raw numbers into a
 //!   statement is applied there ([`age`], [`idle`], [`connect`], [`bytes`]).
-//! * [`line`]: the JSON form, `rstscope.v1`; [`reason`]: a few words for the table.
+//! * [`mod@line`]: the JSON form, `rstscope.v1`; [`reason`]: a few words for the table.
 //! * [`party`]: who an end of a connection belongs to.
 
 pub mod age;

@@ -86,3 +86,38 @@ pub fn plan(btf: &Btf, learn_readers: bool) -> Result<Plan, MissingHook> {
 fn require(btf: &Btf, tracepoint: &'static str) -> Result<usize, MissingHook> {
     btf.tracepoint_args(tracepoint).ok_or(MissingHook(tracepoint))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// A header, no types, one empty string.
+    const NO_TYPES: [u8; 25] = [0x9f, 0xeb, 1, 0, 24, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
+
+    #[test]
+    fn a_missing_hook_is_named() {
+        let Ok(btf) = Btf::parse(&NO_TYPES) else { panic!("a header is enough") };
+        let error = plan(&btf, true).unwrap_err().to_string();
+        assert!(error.contains("inet_sock_set_state") && error.contains("5.10"), "{error}");
+    }
+
+    #[test]
+    fn the_running_kernel_gets_the_program_that_fits_its_prototype() {
+        let btf = Btf::from_kernel(Path::new("/sys/kernel/btf/vmlinux")).unwrap();
+        let plan = plan(&btf, true).unwrap();
+        let sent = plan.hooks.iter().find(|hook| hook.tracepoint == "tcp_send_reset").unwrap();
+        let has_reasons = btf.enumerators("sk_rst_reason").is_some();
+        assert_eq!(sent.program == "tcp_send_reset_reason", has_reasons);
+        assert_eq!(plan.unseen.iter().any(|text| text.contains("TIME_WAIT): this kernel")), !has_reasons);
+    }
+
+    #[test]
+    fn readers_are_not_watched_if_nobody_wants_it() {
+        let btf = Btf::from_kernel(Path::new("/sys/kernel/btf/vmlinux")).unwrap();
+        let plan = plan(&btf, false).unwrap();
+        assert!(plan.hooks.iter().all(|hook| hook.tracepoint != "tcp_rcv_space_adjust"));
+        assert!(plan.unseen.iter().any(|text| text.contains("--no-reader-probe")));
+    }
+}

@@ -10,9 +10,6 @@ use super::{
     plan::{self, Plan},
 };
 
-/// Where the kernel's type information is.
-pub const BTF: &str = "/sys/kernel/btf/vmlinux";
-
 /// Outcome of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -79,25 +76,24 @@ pub struct Found {
     pub plan: Plan,
 }
 
-/// Runs every check that needs no program loaded. `Found` is there if none of them failed.
+/// Runs every check that needs no program loaded. `btf` is the file with the kernel's types. `Found` is there if none of
+/// the checks failed.
 #[must_use]
-pub fn run(learn_readers: bool) -> (Vec<Check>, Option<Found>) {
+pub fn run(btf: &Path, learn_readers: bool) -> (Vec<Check>, Option<Found>) {
     let mut checks = vec![kernel(), privileges()];
-    let btf = match Btf::from_kernel(Path::new(BTF)) {
+    let place = btf.display().to_string();
+    let btf = match Btf::from_kernel(btf) {
         Ok(btf) => btf,
         Err(error) => {
-            checks.push(Check::failed(
-                "kernel types (BTF)",
-                chain(&error),
-                format!(
-                    "rstscope needs a kernel built with CONFIG_DEBUG_INFO_BTF=y and {BTF} readable (in a container: \
-                         the host's /sys)"
-                ),
-            ));
+            let remedy = format!(
+                "rstscope needs a kernel built with CONFIG_DEBUG_INFO_BTF=y and {place} readable (in a container: the \
+                 host's /sys)"
+            );
+            checks.push(Check::failed("kernel types (BTF)", chain(&error), remedy));
             return (checks, None);
         }
     };
-    checks.push(Check::ok("kernel types (BTF)", BTF));
+    checks.push(Check::ok("kernel types (BTF)", place));
 
     let members = members::find(&btf);
     checks.push(match &members {

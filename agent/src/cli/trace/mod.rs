@@ -1,7 +1,7 @@
 //! `rstscope trace`: the stages in a row.
 //!
 //! One task reads the ring buffer and does nothing else that could wait, so that a slow terminal cannot make the kernel
-//! drop events before a bounded queue has; the [`pipeline`] thread does the rest.
+//! drop events before a bounded queue has; the pipeline thread does the rest.
 
 mod pipeline;
 mod tally;
@@ -38,6 +38,7 @@ use crate::{
     sinks::{
         Sink,
         stdout::{
+            closed::was_closed,
             hangup::reader_is_gone,
             json::{AgentLine, JsonLines},
             table::Table,
@@ -56,7 +57,10 @@ const BATCH: usize = 1024;
 ///
 /// If the node cannot be traced or the output cannot be written; one sentence with the remedy.
 pub fn run(flags: &TraceFlags) -> Result<ExitCode> {
-    let found = preflight(!flags.tuning.no_reader_probe)?;
+    if was_closed() {
+        bail!("standard output is closed, so nobody would see a line; leave it open or redirect it to a file");
+    }
+    let found = preflight(&flags.tuning)?;
     readable(&flags.tuning)?;
     let attributor = Attributor::new(attribution(&flags.tuning));
     let options = Options {
@@ -75,8 +79,8 @@ pub fn run(flags: &TraceFlags) -> Result<ExitCode> {
 /// # Errors
 ///
 /// If one of them failed.
-pub fn preflight(learn_readers: bool) -> Result<Found> {
-    let (checks, found) = preflight::run(learn_readers);
+pub fn preflight(tuning: &Tuning) -> Result<Found> {
+    let (checks, found) = preflight::run(&tuning.btf, !tuning.no_reader_probe);
     match (checks.iter().find(|check| check.status == Status::Failed), found) {
         (None, Some(found)) => Ok(found),
         (Some(failed), _) => bail!("{}", failed.sentence()),

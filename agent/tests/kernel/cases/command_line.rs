@@ -26,6 +26,8 @@ pub const CASES: &[Case] = &[
     ("without_root_one_sentence_names_the_remedy", without_root),
     ("a_full_disk_is_one_sentence_and_a_failure", full_disk),
     ("an_unreadable_proc_is_one_sentence", unreadable_proc),
+    ("a_closed_standard_output_is_one_sentence", closed_stdout),
+    ("a_kernel_without_types_is_one_sentence", without_btf),
     ("bad_flags_are_refused", bad_flags),
     ("port_and_network_filters", port_and_network_filters),
     ("process_filter", process_filter),
@@ -143,6 +145,25 @@ fn unreadable_proc() {
     let empty = tempfile::tempdir().unwrap();
     let output = trace(&["--proc-root", empty.path().to_str().unwrap()]).output().unwrap();
     fails_with(&output, &["--proc-root"]);
+}
+
+fn closed_stdout() {
+    let command = format!("exec {} trace --instance {} >&-", program().display(), instance());
+    let output = Command::new("sh").args(["-c", &command]).output().unwrap();
+    fails_with(&output, &["standard output is closed"]);
+}
+
+fn without_btf() {
+    fails_with(&trace(&["--btf", "/no/such/file"]).output().unwrap(), &["CONFIG_DEBUG_INFO_BTF", "/no/such/file"]);
+    fails_with(&trace(&["--btf", "/proc/self/stat"]).output().unwrap(), &["not BTF", "CONFIG_DEBUG_INFO_BTF"]);
+    // A header and no types: another kernel's, or none's.
+    let empty = tempfile::NamedTempFile::new().unwrap();
+    let mut header = vec![0x9f, 0xeb, 1, 0, 24, 0, 0, 0];
+    header.extend([0_u32, 0, 0, 1].into_iter().flat_map(u32::to_ne_bytes));
+    header.push(0);
+    std::fs::write(empty.path(), header).unwrap();
+    let output = trace(&["--btf", empty.path().to_str().unwrap()]).output().unwrap();
+    fails_with(&output, &["tcp_sock.lsndtime", "sock_common.skc_state"]);
 }
 
 fn bad_flags() {
