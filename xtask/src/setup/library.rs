@@ -118,24 +118,4 @@ mod tests {
         assert_eq!(first_error(output), "download failed");
         assert_eq!(first_error("info: nothing\n"), "it did not say why");
     }
-
-    /// Needs the network, so it only runs when asked for; it leaves the compiler's own folder alone.
-    #[test]
-    #[ignore = "downloads a package from this machine's mirror"]
-    fn debians_package_becomes_a_library_source() {
-        let cache = std::env::temp_dir().join(format!("rstscope-library-{}", std::process::id()));
-        let mut tools = Tools::find().unwrap();
-        tools.cache = cache.clone();
-        tools.rustc.sysroot = cache.join("sysroot");
-        fs::create_dir_all(&cache).unwrap();
-        assert!(!tools.has_library_source());
-
-        install_from_debian(&tools, &tools.rustc.library_source()).unwrap();
-        assert!(tools.has_library_source());
-
-        // The next compiler must not take it for its own.
-        tools.rustc.version.release = "99.0.0".to_owned();
-        assert!(!tools.has_library_source());
-        child::remove_folder(&cache).unwrap();
-    }
 }
