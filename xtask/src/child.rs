@@ -75,7 +75,7 @@ pub fn shown(command: &Command) -> String {
 fn kept_variables() -> Option<String> {
     let names: Vec<String> = env::vars_os()
         .filter_map(|(name, _)| name.into_string().ok())
-        .filter(|name| name.starts_with("RSTSCOPE_"))
+        .filter(|name| name.starts_with("RSTSCOPE_") || name == "NODE_NAME")
         .collect();
     (!names.is_empty()).then(|| format!("--preserve-env={}", names.join(",")))
 }

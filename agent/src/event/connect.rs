@@ -2,6 +2,7 @@
 
 use agent_common::{
     connection::{Connection, SocketFacts, connection_flag},
+    event::{Event, flag},
     tcp::shutdown,
 };
 
@@ -21,7 +22,8 @@ pub enum ConnectFailure {
     NotSent,
     /// An administrator destroyed the socket (SOCK_DESTROY).
     Destroyed,
-    /// Refused by a RST or by ICMP: there was no room to follow the connection, so which is not known.
+    /// Not to be told: there was no room to follow the connection and it may have been refused by a RST or by ICMP, or the
+    /// socket could not be read.
     Unknown,
 }
 
@@ -29,14 +31,23 @@ const ECONNABORTED: u32 = libc::ECONNABORTED as u32;
 const ECONNREFUSED: u32 = libc::ECONNREFUSED as u32;
 const ETIMEDOUT: u32 = libc::ETIMEDOUT as u32;
 
+/// Tells how the connect of a record failed.
+#[must_use]
+pub fn failure(record: &Event) -> ConnectFailure {
+    if record.flags & flag::READ_FAULT != 0 {
+        return ConnectFailure::Unknown;
+    }
+    let connection = (record.flags & flag::CONNECTION != 0).then_some(&record.connection);
+    classify(connection, &record.facts, record.tuple.local_port)
+}
+
 /// Tells how a connect failed.
 ///
 /// ECONNREFUSED alone does not prove a RST: an ICMP "port unreachable" gives the same errno. And a timeout reports the
 /// error of an earlier ICMP message (`sk_err_soft`) where there was one; then `icsk_retransmits` tells that the retries
 /// ran out, because an ICMP error that ends a connect does so at once. `connection` is `None` if it could not be
 /// followed.
-#[must_use]
-pub fn classify(connection: Option<&Connection>, facts: &SocketFacts, local_port: u16) -> ConnectFailure {
+fn classify(connection: Option<&Connection>, facts: &SocketFacts, local_port: u16) -> ConnectFailure {
     match (connection, facts.error) {
         (Some(connection), _) if connection.flags & connection_flag::RESET_RECEIVED != 0 => {
             return ConnectFailure::Refused;

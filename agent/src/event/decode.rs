@@ -115,10 +115,7 @@ impl Decoder {
 fn what(record: &Record) -> What {
     match record.kind {
         kind::RESET_RECEIVED => What::ResetReceived,
-        kind::CONNECT_FAILED => {
-            let connection = (record.flags & flag::CONNECTION != 0).then_some(&record.connection);
-            What::ConnectFailed(connect::classify(connection, &record.facts, record.tuple.local_port))
-        }
+        kind::CONNECT_FAILED => What::ConnectFailed(connect::failure(record)),
         kind::TIMED_OUT => What::TimedOut,
         _ => What::ResetSent,
     }

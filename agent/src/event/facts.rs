@@ -146,15 +146,15 @@ pub fn facts(event: &Event, hz: u32, has: impl Fn(agent_common::layout::Member) 
 
     let socket = &event.facts;
     let connection = &event.connection;
-    let full = event.flags & flag::FACTS != 0;
+    // Zeros of a failed read are not to be told from measured ones.
+    let full = event.flags & flag::FACTS != 0 && event.flags & flag::READ_FAULT == 0;
     let known = event.flags & flag::CONNECTION != 0;
     let here = |member: Member| full && has(member);
     let ago = |ns: u64| (ns != 0).then(|| Millis::from_ns(event.boot_ns.saturating_sub(ns)));
     let ticks = |ticks: u32| (ticks != u32::MAX).then(|| Millis::from_ticks(ticks, hz));
 
     Facts {
-        connect_failure: (event.kind == kind::CONNECT_FAILED)
-            .then(|| connect::classify(known.then_some(connection), socket, event.tuple.local_port)),
+        connect_failure: (event.kind == kind::CONNECT_FAILED).then(|| connect::failure(event)),
         rst_had_timestamp: (event.kind == kind::RESET_RECEIVED
             && here(Member::SawTstamp)
             && socket.bits & facts_flag::TIMESTAMPS_ON != 0)

@@ -109,7 +109,7 @@ mod tests {
         measure(
             || {
                 samples.set(samples.get() + 1);
-                let stalled = if samples.get() % every == 0 { stall_ns } else { 0 };
+                let stalled = if samples.get().is_multiple_of(every) { stall_ns } else { 0 };
                 now.set(now.get() + 20_000 + stalled);
                 Ok::<_, Infallible>(Sample { jiffies: 4_294_892_296 + now.get() * hz / 1_000_000_000, ns: now.get() })
             },

@@ -25,7 +25,7 @@ pub enum InstanceError {
         holder: String,
     },
     /// The file could not be made.
-    #[error("cannot lock {}: {source}; rstscope needs a writable /run", path.display())]
+    #[error("rstscope needs a writable /run (run it as root): cannot lock {}", path.display())]
     Unwritable {
         /// The lock file.
         path: PathBuf,

@@ -49,6 +49,7 @@ pub struct Tracer {
     counters: PerCpuArray<MapData, u64>,
     losses: Losses,
     closed_capacity: u32,
+    skipped_before_stop: u64,
     /// Ticks per second, measured.
     pub hz: u32,
     /// Member locations.
@@ -79,10 +80,14 @@ impl Tracer {
             .map_err(|error| refused("its maps", &error))?;
 
         let hz = measure_hz(&mut ebpf)?;
+        // All loaded before the first is attached: verification takes milliseconds, in which one end of a reset would be
+        // seen and the other not.
+        for hook in &found.plan.hooks {
+            load(&mut ebpf, hook.program)?;
+        }
         let mut programs = Vec::new();
         for hook in &found.plan.hooks {
-            let program = load(&mut ebpf, hook.program)?;
-            program
+            program(&mut ebpf, hook.program)?
                 .attach(hook.tracepoint)
                 .map_err(|error| refused(&format!("attaching to the tracepoint {}", hook.tracepoint), &error))?;
             programs.push(hook.program);
@@ -98,6 +103,7 @@ impl Tracer {
             counters,
             losses: Losses::default(),
             closed_capacity: options.closed,
+            skipped_before_stop: 0,
             hz,
             locations: settings.locations,
             reasons: reset_reasons(&found),
@@ -122,6 +128,7 @@ impl Tracer {
 
     /// Detaches the programs and appends every record still in the buffer to `out`.
     pub fn stop(&mut self, out: &mut Vec<Bytes>) {
+        self.skipped_before_stop = self.skipped_now();
         for name in std::mem::take(&mut self.programs) {
             if let Some(Ok(program)) = self.ebpf.program_mut(name).map(<&mut RawTracePoint>::try_from) {
                 // Closing the link is what detaches, and that cannot fail.
@@ -138,7 +145,8 @@ impl Tracer {
     /// If the counters cannot be read.
     pub fn losses(&mut self) -> Result<Vec<Loss>> {
         let counters = self.counters()?;
-        let skipped = self.programs.iter().filter_map(|name| self.skipped(name)).sum();
+        // A program that is unloaded can no longer be asked.
+        let skipped = self.skipped_now().max(self.skipped_before_stop);
         Ok(self.losses.since(Instant::now(), &counters, skipped, self.closed_capacity))
     }
 
@@ -161,6 +169,10 @@ impl Tracer {
         Ok(counters)
     }
 
+    fn skipped_now(&self) -> u64 {
+        self.programs.iter().filter_map(|name| self.skipped(name)).sum()
+    }
+
     fn skipped(&self, name: &str) -> Option<u64> {
         let program: &RawTracePoint = self.ebpf.program(name)?.try_into().ok()?;
         Some(losses::skipped(program.fd().ok()?.as_fd()))
@@ -174,11 +186,12 @@ fn drain(ring: &mut RingBuf<MapData>, limit: usize, out: &mut Vec<Bytes>) {
     }
 }
 
-fn load<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawTracePoint> {
-    let program: &mut RawTracePoint =
-        ebpf.program_mut(name).ok_or_else(|| anyhow!("the eBPF object has no program {name}"))?.try_into()?;
-    program.load().map_err(|error| refused(&format!("the program {name}"), &error))?;
-    Ok(program)
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawTracePoint> {
+    Ok(ebpf.program_mut(name).ok_or_else(|| anyhow!("the eBPF object has no program {name}"))?.try_into()?)
+}
+
+fn load(ebpf: &mut Ebpf, name: &str) -> Result<()> {
+    program(ebpf, name)?.load().map_err(|error| refused(&format!("the program {name}"), &error))
 }
 
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {

@@ -2,10 +2,36 @@
 
 pub mod stdout;
 
+use serde::Serialize;
+
 use crate::{
-    event::{Event, party::Owner},
-    kernel::losses::Loss,
+    event::{Event, Millis, party::Owner},
+    kernel::{losses::Loss, plan::Hook},
 };
+
+/// What an `agent` line says beyond the frame.
+#[derive(Clone, Debug, Serialize)]
+pub struct AgentLine {
+    /// `start` or `stop`.
+    pub action: &'static str,
+    /// rstscope's version.
+    pub version: &'static str,
+    /// `uname -r`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
+    /// Resolution of idle times: one tick of the kernel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tick_ms: Option<Millis>,
+    /// What was attached.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<Hook>,
+    /// What this kernel does not show.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unseen: Vec<String>,
+    /// Event lines written, at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lines: Option<u64>,
+}
 
 /// Something that takes finished events.
 pub trait Sink {
@@ -28,7 +54,7 @@ pub trait Sink {
     /// # Errors
     ///
     /// If it cannot be handed on.
-    fn agent(&mut self, agent: &stdout::json::AgentLine) -> std::io::Result<()>;
+    fn agent(&mut self, agent: &AgentLine) -> std::io::Result<()>;
 
     /// Nothing follows for a moment: hand on what is buffered.
     ///

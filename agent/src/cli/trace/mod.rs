@@ -36,13 +36,8 @@ use crate::{
         tracer::{self, LOSS_INTERVAL, Options, Tracer},
     },
     sinks::{
-        Sink,
-        stdout::{
-            closed::was_closed,
-            hangup::reader_is_gone,
-            json::{AgentLine, JsonLines},
-            table::Table,
-        },
+        AgentLine, Sink,
+        stdout::{closed::was_closed, hangup::reader_is_gone, json::JsonLines, table::Table},
     },
 };
 

@@ -21,7 +21,7 @@ use crate::{
         losses::Loss,
         settle::{Settle, Settled},
     },
-    sinks::{Sink, stdout::json::AgentLine},
+    sinks::{AgentLine, Sink},
 };
 
 /// What the reader sends.

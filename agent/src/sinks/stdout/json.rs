@@ -13,8 +13,8 @@ use crate::{
         line::{Line, SCHEMA, rfc3339},
         party::Owner,
     },
-    kernel::{losses::Loss, plan::Hook},
-    sinks::Sink,
+    kernel::losses::Loss,
+    sinks::{AgentLine, Sink},
 };
 
 /// Writes `rstscope.v1` lines.
@@ -23,30 +23,6 @@ pub struct JsonLines<W: Write> {
     out: BufWriter<W>,
     node: Option<String>,
     with_facts: bool,
-}
-
-/// What an `agent` line says beyond the frame.
-#[derive(Clone, Debug, Serialize)]
-pub struct AgentLine {
-    /// `start` or `stop`.
-    pub action: &'static str,
-    /// rstscope's version.
-    pub version: &'static str,
-    /// `uname -r`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub kernel: Option<String>,
-    /// Resolution of idle times: one tick of the kernel.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tick_ms: Option<crate::event::Millis>,
-    /// What was attached.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub hooks: Vec<Hook>,
-    /// What this kernel does not show.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub unseen: Vec<String>,
-    /// Event lines written, at the end.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lines: Option<u64>,
 }
 
 #[derive(Serialize)]

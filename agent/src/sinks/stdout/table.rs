@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use crate::{
     event::{ConnectFailure, Endpoint, Event, What, party::Owner, reason},
     kernel::losses::Loss,
-    sinks::{Sink, stdout::json::AgentLine},
+    sinks::{AgentLine, Sink},
 };
 
 /// Writes rows.
@@ -68,7 +68,7 @@ impl<W: Write> Sink for Table<W> {
         }
         let header = format!(
             "{:<13} {:<8} {:<45} {:<28} {:>9} {:>9} {:<11} {}",
-            "TIME (UTC)", "RESET", "LOCAL ← → PEER", "POD OR PROCESS", "AGE", "IDLE", "STATE", "SEEN"
+            "TIME (UTC)", "WHAT", "LOCAL ← → PEER", "POD OR PROCESS", "AGE", "IDLE", "STATE", "SEEN"
         );
         let header = self.paint(BOLD, &header);
         writeln!(self.out, "{header}")?;
@@ -93,7 +93,7 @@ fn endpoint(end: &Endpoint) -> String {
     }
 }
 
-/// The best name there is: pod and container, container, process, cgroup.
+/// The best name there is: pod, process, container, cgroup. The root cgroup names nobody.
 fn who(owner: &Owner) -> String {
     let name = if let Some(pod) = &owner.pod {
         let name = pod.name.as_ref().unwrap_or(&pod.uid);
@@ -101,11 +101,12 @@ fn who(owner: &Owner) -> String {
             Some(namespace) => format!("{namespace}/{name}"),
             None => name.clone(),
         }
-    } else if let (Some(container), None) = (&owner.container, &owner.process) {
-        container.id.chars().take(12).collect()
     } else if let Some(process) = &owner.process {
         format!("{}({})", process.comm, process.pid)
-    } else if let Some(path) = owner.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_ref()) {
+    } else if let Some(container) = &owner.container {
+        container.id.chars().take(12).collect()
+    } else if let Some(path) = owner.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_ref()).filter(|path| *path != "/")
+    {
         path.clone()
     } else {
         String::new()
