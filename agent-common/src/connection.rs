@@ -214,6 +214,10 @@ pub struct SocketFacts {
     pub error: u32,
     /// `sock.sk_err_soft`.
     pub soft_error: u32,
+    /// `inet_connection_sock.icsk_user_timeout`: TCP_USER_TIMEOUT in milliseconds, 0 if not set.
+    pub user_timeout_ms: u32,
+    /// `tcp_sock.snd_wnd`: the peer's receive window.
+    pub send_window: u32,
     /// `inet_connection_sock.icsk_retransmits`: timeouts in a row.
     pub retransmits: u8,
     /// `inet_connection_sock.icsk_probes_out`: keepalive or window probes unanswered.
@@ -233,6 +237,32 @@ pub mod facts_flag {
     pub const TIMESTAMPS_ON: u8 = 2;
     /// `sk_socket` is set: a file refers to the socket, or did until this `close()`.
     pub const HAS_FILE: u8 = 4;
+}
+
+/// Which server an idle limit belongs to: key of the idle-limit table.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Server {
+    /// The server's address, in the form of [`Tuple::local`].
+    pub address: [u32; 4],
+    /// The server's port, host byte order.
+    pub port: u32,
+    /// Network namespace of the end that learned it.
+    pub netns: u32,
+}
+
+/// How long a server lets a connection be idle, learned from connections it closed with nothing outstanding.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IdleLimit {
+    /// Jiffies of idleness at the last such close.
+    pub last: u32,
+    /// The least seen.
+    pub least: u32,
+    /// How many were seen.
+    pub count: u32,
+    /// Explicit padding, 0.
+    pub padding: u32,
 }
 
 /// Cgroups found through the socket rather than through a process.
@@ -273,7 +303,7 @@ mod tests {
         assert_eq!(size_of::<Tuple>(), 2 * 16 + 2 * 2 + 4);
         assert_eq!(size_of::<Task>(), 2 * 4 + 2 * 8 + 16);
         assert_eq!(size_of::<Connection>(), 3 * 8 + 2 * size_of::<Task>() + 4 * 4 + 6 + 2);
-        assert_eq!(size_of::<SocketFacts>(), 5 * 8 + 19 * 4 + 4);
+        assert_eq!(size_of::<SocketFacts>(), 5 * 8 + 21 * 4 + 4);
         assert_eq!(
             size_of::<Closed>(),
             24 + size_of::<Connection>() + size_of::<SocketFacts>() + size_of::<SocketCgroups>()

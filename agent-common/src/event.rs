@@ -53,6 +53,9 @@ pub mod flag {
     pub const READ_FAULT: u32 = 1 << 7;
     /// [`Event::reason`](super::Event::reason) is the kernel's own (`enum sk_rst_reason`).
     pub const REASON: u32 = 1 << 8;
+    /// The socket was in CLOSE already when the hook ran: whoever sends the RST had ended the connection first
+    /// (`close()`, disconnect). Without it the RST came before the end (keepalive, SOCK_DESTROY).
+    pub const ENDED: u32 = 1 << 9;
 }
 
 /// The segment that a RST answers.

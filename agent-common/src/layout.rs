@@ -120,6 +120,7 @@ members! {
 
     Retransmits: "inet_connection_sock"."icsk_retransmits" Optional;
     ProbesOut: "inet_connection_sock"."icsk_probes_out" Optional;
+    UserTimeout: "inet_connection_sock"."icsk_user_timeout" Optional;
     LastReceived: "inet_connection_sock"."icsk_ack.lrcvtime" Required;
 
     LastSent: "tcp_sock"."lsndtime" Required;
@@ -139,6 +140,7 @@ members! {
     SndUna: "tcp_sock"."snd_una" Optional;
     SndNxt: "tcp_sock"."snd_nxt" Optional;
     WriteSeq: "tcp_sock"."write_seq" Optional;
+    SndWnd: "tcp_sock"."snd_wnd" Optional;
     PacketsOut: "tcp_sock"."packets_out" Optional;
     RetransOut: "tcp_sock"."retrans_out" Optional;
     SawTstamp: "tcp_sock"."rx_opt.saw_tstamp" Optional;

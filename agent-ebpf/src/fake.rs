@@ -13,7 +13,7 @@ use std::{
 };
 
 use agent_common::{
-    connection::{Closed, Connection, MAPPED_PREFIX, Tuple, mapped},
+    connection::{Closed, Connection, MAPPED_PREFIX, Server, Tuple, mapped},
     counter::{COUNTERS, Counter},
     event::Event,
     layout::{Location, Locations, MEMBERS, Member},
@@ -107,6 +107,8 @@ pub struct Fake {
     closed: RefCell<HashMap<Tuple, NonNull<Closed>>>,
     scratch: NonNull<Closed>,
     events: RefCell<Vec<Event>>,
+    /// Idle limits learned, in order.
+    pub idle_limits: RefCell<Vec<(Server, u32)>>,
     counters: [Cell<u64>; COUNTERS as usize],
 }
 
@@ -137,6 +139,7 @@ impl Fake {
             closed: RefCell::default(),
             scratch: leak(Closed::default()),
             events: RefCell::default(),
+            idle_limits: RefCell::default(),
             counters: Default::default(),
         };
         fake.net = fake.namespace(NETNS);
@@ -423,6 +426,10 @@ impl Kernel for Fake {
 
     fn remove_closed(&self, tuple: &Tuple) {
         self.closed.borrow_mut().remove(tuple);
+    }
+
+    fn learn_idle_limit(&self, server: &Server, ticks: u32) {
+        self.idle_limits.borrow_mut().push((*server, ticks));
     }
 
     fn emit(&self, fill: impl FnOnce(&mut Event)) {

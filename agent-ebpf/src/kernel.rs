@@ -1,7 +1,7 @@
 //! What the logic asks of the kernel it runs in.
 
 use agent_common::{
-    connection::{Closed, Connection, Tuple},
+    connection::{Closed, Connection, Server, Tuple},
     counter::Counter,
     event::Event,
     layout::{Location, Member},
@@ -76,6 +76,9 @@ pub trait Kernel {
     fn store_closed(&self, tuple: &Tuple, closed: &Closed);
     /// Forgets a closed connection because a new one has the same ends.
     fn remove_closed(&self, tuple: &Tuple);
+
+    /// Notes that `server` closed a connection after `ticks` of idleness.
+    fn learn_idle_limit(&self, server: &Server, ticks: u32);
 
     /// Hands an event over; `fill` writes the zeroed record in place. A full buffer is counted.
     fn emit(&self, fill: impl FnOnce(&mut Event));

@@ -5,7 +5,7 @@
 //! `tcp_destroy_sock` that comes *before* the reset of the same socket (orphans) loses nothing.
 
 use agent_common::{
-    connection::{Closed, Connection, Tuple, connection_flag, first_fin, owner_from, role},
+    connection::{Closed, Connection, Server, Tuple, connection_flag, first_fin, owner_from, role},
     event::{flag, kind, socket as socket_kind},
     layout::Member,
     tcp::{shutdown, state},
@@ -110,10 +110,42 @@ fn fin<K: Kernel>(kernel: &K, sk: u64, by: u8) {
         connection.first_fin_ns = kernel.boot_ns();
         connection.fin_idle_rx = socket::ticks_since(now, field(kernel, sk, Member::LastReceived));
         connection.fin_idle_tx = socket::ticks_since(now, field(kernel, sk, Member::LastSent));
+        learn_idle_limit(kernel, sk, connection);
     }
     if by == first_fin::LOCAL {
         learn_closer(kernel, sk, connection);
     }
+}
+
+/// Ticks below which a close tells nothing about an idle limit: 0.4 s at HZ 250.
+const SHORTEST_LIMIT: u32 = 100;
+
+/// A server that closes a connection with nothing outstanding either way shows how long it lets one be idle. Seen from
+/// its own end by its FIN, from the client's by the FIN that arrives.
+#[inline(always)]
+fn learn_idle_limit<K: Kernel>(kernel: &K, sk: u64, connection: &Connection) {
+    let idle =
+        if connection.fin_idle_rx < connection.fin_idle_tx { connection.fin_idle_rx } else { connection.fin_idle_tx };
+    let written: u32 = field(kernel, sk, Member::WriteSeq);
+    let acked: u32 = field(kernel, sk, Member::SndUna);
+    let received: u32 = field(kernel, sk, Member::RcvNxt);
+    let read: u32 = field(kernel, sk, Member::CopiedSeq);
+    // The peer's FIN itself is received and not read.
+    let fin = (connection.first_fin == first_fin::PEER) as u32;
+    if idle < SHORTEST_LIMIT || idle == u32::MAX || written != acked || received.wrapping_sub(read) != fin {
+        return;
+    }
+    let tuple = socket::tuple(kernel, sk);
+    let server = match (connection.role, connection.first_fin) {
+        (role::SERVER, first_fin::LOCAL) => {
+            Server { address: tuple.local, port: tuple.local_port.into(), netns: tuple.netns }
+        }
+        (role::CLIENT, first_fin::PEER) => {
+            Server { address: tuple.peer, port: tuple.peer_port.into(), netns: tuple.netns }
+        }
+        _ => return,
+    };
+    kernel.learn_idle_limit(&server, idle);
 }
 
 /// The record of `sk`, made now if its birth was not seen; `None` if there is no room.

@@ -3,7 +3,7 @@
 use core::{ffi::c_void, hint::black_box, mem::MaybeUninit, ptr};
 
 use agent_common::{
-    connection::{Closed, Connection, Tuple},
+    connection::{Closed, Connection, IdleLimit, Server, Tuple},
     counter::{COUNTERS as COUNTER_COUNT, Counter},
     event::Event,
     settings::Settings,
@@ -32,6 +32,9 @@ static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(1, 0);
 /// LRU: of two closed connections the later one is the one a reset is still due for.
 #[map]
 static CLOSED: LruHashMap<Tuple, Closed> = LruHashMap::with_max_entries(1, 0);
+/// What servers' idle limits look like, for the diagnosis of a race with them.
+#[map]
+static IDLE_LIMITS: LruHashMap<Server, IdleLimit> = LruHashMap::with_max_entries(4096, 0);
 #[map]
 static CLOSED_SCRATCH: PerCpuArray<Closed> = PerCpuArray::with_max_entries(1, 0);
 #[map]
@@ -232,6 +235,26 @@ impl Kernel for Running {
     fn remove_closed(&self, tuple: &Tuple) {
         // Not there is the usual case.
         let _absent = CLOSED.remove(tuple);
+    }
+
+    #[inline(always)]
+    fn learn_idle_limit(&self, server: &Server, ticks: u32) {
+        match IDLE_LIMITS.get_ptr_mut(server) {
+            // SAFETY: a map value stays mapped while the program runs. Two programs may write at once; any mixture of
+            // two measurements is one that was made, and a lost count does not matter.
+            Some(limit) => unsafe {
+                (*limit).last = ticks;
+                if ticks < (*limit).least {
+                    (*limit).least = ticks;
+                }
+                (*limit).count = (*limit).count.saturating_add(1);
+            },
+            None => {
+                let limit = IdleLimit { last: ticks, least: ticks, count: 1, padding: 0 };
+                // Full cannot be: the oldest goes.
+                let _stored = IDLE_LIMITS.insert(server, limit, 0);
+            }
+        }
     }
 
     #[inline(always)]

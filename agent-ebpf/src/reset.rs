@@ -108,6 +108,9 @@ fn sent_for_connection<K: Kernel>(kernel: &K, faults: u64, sk: u64, skb: u64, st
         || judge(kernel, sk, connection),
         |event| {
             event.kind = if skb == 0 { kind::RESET_SENT } else { kind::RESET_ANSWERED };
+            if state == state::CLOSE {
+                event.flags |= flag::ENDED;
+            }
             fill_full(kernel, sk, before, event);
             fill_connection(connection, event);
             fill_reason(reason, event);

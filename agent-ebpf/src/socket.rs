@@ -88,6 +88,8 @@ pub fn read_facts<K: Kernel>(kernel: &K, sk: u64, facts: &mut SocketFacts) {
     facts.flags = field(kernel, sk, Member::SkFlags);
     facts.error = field(kernel, sk, Member::Error);
     facts.soft_error = field(kernel, sk, Member::SoftError);
+    facts.user_timeout_ms = field(kernel, sk, Member::UserTimeout);
+    facts.send_window = field(kernel, sk, Member::SndWnd);
     facts.retransmits = field(kernel, sk, Member::Retransmits);
     facts.probes = field(kernel, sk, Member::ProbesOut);
     facts.shutdown = field(kernel, sk, Member::Shutdown);

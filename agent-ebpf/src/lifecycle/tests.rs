@@ -225,6 +225,50 @@ fn a_child_that_dies_before_it_is_established_has_no_owner() {
     assert_eq!(kernel.take_events().len(), 0);
 }
 
+// Idle limits.
+
+#[test]
+fn a_server_that_closes_with_nothing_outstanding_shows_its_idle_limit() {
+    let mut kernel = Fake::new();
+    let sk = kernel.accepted();
+    kernel.set(sk, Member::LastReceived, kernel.jiffies - 1502);
+    kernel.set(sk, Member::LastSent, kernel.jiffies - 1500);
+    close(&mut kernel, sk, state::FIN_WAIT1);
+    let server = Server { address: ends().local, port: 80, netns: NETNS };
+    assert_eq!(*kernel.idle_limits.borrow(), [(server, 1500)]);
+}
+
+#[test]
+fn a_client_learns_the_limit_from_the_fin_that_arrives() {
+    let mut kernel = Fake::new();
+    let sk = kernel.connected();
+    kernel.set(sk, Member::LastReceived, kernel.jiffies - 1500);
+    kernel.set(sk, Member::LastSent, kernel.jiffies - 1501);
+    kernel.set(sk, Member::RcvNxt, 101_u32);
+    kernel.set(sk, Member::CopiedSeq, 100_u32);
+    kernel.softirq();
+    kernel.go(sk, state::CLOSE_WAIT);
+    let server = Server { address: ends().peer, port: 40000, netns: NETNS };
+    assert_eq!(*kernel.idle_limits.borrow(), [(server, 1500)]);
+}
+
+#[test]
+fn a_close_with_something_outstanding_or_soon_shows_no_limit() {
+    let quiet = |change: fn(&mut Fake, u64)| {
+        let mut kernel = Fake::new();
+        let sk = kernel.accepted();
+        kernel.set(sk, Member::LastReceived, kernel.jiffies - 1502);
+        kernel.set(sk, Member::LastSent, kernel.jiffies - 1500);
+        change(&mut kernel, sk);
+        close(&mut kernel, sk, state::FIN_WAIT1);
+        kernel.idle_limits.borrow().is_empty()
+    };
+    assert!(quiet(|kernel, sk| kernel.set(sk, Member::WriteSeq, 7_u32)), "an answer not acknowledged");
+    assert!(quiet(|kernel, sk| kernel.set(sk, Member::RcvNxt, 7_u32)), "a request not read");
+    assert!(quiet(|kernel, sk| kernel.set(sk, Member::LastSent, kernel.jiffies - 99)), "just answered");
+    assert!(!quiet(|_, _| {}));
+}
+
 // The first FIN.
 
 #[test]

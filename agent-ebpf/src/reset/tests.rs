@@ -136,7 +136,7 @@ fn a_close_that_resets_tells_the_state_before_close() {
         close_with_reset(&mut kernel, sk, 11);
         let event = kernel.take_event();
         assert_eq!((event.kind, event.state, event.reason), (kind::RESET_SENT, before, 11));
-        assert_eq!(event.flags, flag::CONNECTION | flag::FACTS | flag::REASON | flag::ACTOR);
+        assert_eq!(event.flags, flag::CONNECTION | flag::FACTS | flag::REASON | flag::ACTOR | flag::ENDED);
         assert_eq!((event.actor.tgid, event.connection.closer.tgid), (100, 100));
         assert_eq!(event.facts.receive_next - event.facts.copied, 5);
     }
@@ -231,7 +231,7 @@ fn destruction_before_the_answer_keeps_the_birth() {
     assert_eq!((event.kind, event.state, event.sk), (kind::RESET_ANSWERED, state::FIN_WAIT1, sk));
     assert_eq!((event.connection.birth_ns, event.connection.closer.tgid), (born, 100));
     assert_eq!(event.segment, SEGMENT);
-    assert_eq!(event.flags, flag::CONNECTION | flag::FACTS | flag::REASON | flag::SEGMENT);
+    assert_eq!(event.flags, flag::CONNECTION | flag::FACTS | flag::REASON | flag::SEGMENT | flag::ENDED);
     assert_eq!(kernel.followed_count(), 0, "nothing would ever remove its record");
 }
 

@@ -2,15 +2,15 @@
 
 use std::{net::IpAddr, os::unix::fs::MetadataExt, path::Path};
 
-use agent_common::{
-    connection::mapped,
-    settings::{CgroupSubtree, MAX_CGROUPS, MAX_NETWORKS, MAX_PORTS, Network, Settings},
-};
+use agent_common::settings::{CgroupSubtree, MAX_CGROUPS, MAX_NETWORKS, MAX_PORTS, Network, Settings};
 use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 
 use super::flags::TraceFlags;
-use crate::event::party::Owner;
+use crate::{
+    diagnosis::Diagnosed,
+    event::{address::to_words, party::Owner},
+};
 
 /// Puts the filters by port, network and cgroup into the kernel's settings.
 ///
@@ -44,22 +44,11 @@ fn fill<T>(places: &mut [T], values: impl ExactSizeIterator<Item = T>, most: usi
 fn network(net: &IpNet) -> Network {
     match net {
         IpNet::V4(net) => {
-            let mask = words(IpAddr::V4(net.netmask()));
-            Network { address: words(IpAddr::V4(net.network())), mask: [u32::MAX, u32::MAX, u32::MAX, mask[3]] }
+            let mask = to_words(IpAddr::V4(net.netmask()));
+            Network { address: to_words(IpAddr::V4(net.network())), mask: [u32::MAX, u32::MAX, u32::MAX, mask[3]] }
         }
-        IpNet::V6(net) => Network { address: words(IpAddr::V6(net.network())), mask: words(IpAddr::V6(net.netmask())) },
-    }
-}
-
-fn words(address: IpAddr) -> [u32; 4] {
-    match address {
-        IpAddr::V4(address) => mapped(u32::from_ne_bytes(address.octets())),
-        IpAddr::V6(address) => {
-            let mut words = [0; 4];
-            for (word, bytes) in words.iter_mut().zip(address.octets().chunks_exact(4)) {
-                *word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-            }
-            words
+        IpNet::V6(net) => {
+            Network { address: to_words(IpAddr::V6(net.network())), mask: to_words(IpAddr::V6(net.netmask())) }
         }
     }
 }
@@ -87,6 +76,8 @@ pub struct Names {
     namespaces: Vec<String>,
     containers: Vec<String>,
     processes: Vec<String>,
+    causes: Vec<String>,
+    hide_benign: bool,
 }
 
 impl Names {
@@ -98,12 +89,20 @@ impl Names {
             namespaces: flags.namespace.clone(),
             containers: flags.container.clone(),
             processes: flags.process.clone(),
+            causes: flags.cause.clone(),
+            hide_benign: flags.hide_benign,
         }
     }
 
-    /// Whether an end with this owner is wanted. An owner nobody knows is not a pod anybody asked for.
+    /// Whether an event is wanted. An owner nobody knows is not a pod anybody asked for.
     #[must_use]
-    pub fn want(&self, owner: &Owner) -> bool {
+    pub fn want(&self, diagnosed: &Diagnosed) -> bool {
+        any(&self.causes, &[Some(diagnosed.cause.code.name())])
+            && !(self.hide_benign && diagnosed.cause.benign)
+            && self.want_owner(&diagnosed.owner)
+    }
+
+    fn want_owner(&self, owner: &Owner) -> bool {
         let pod = owner.pod.as_ref();
         let container = owner.container.as_ref();
         let process = owner.process.as_ref();
@@ -172,20 +171,20 @@ mod tests {
         };
         let mut owner =
             Owner { process: Some(Process { pid: 1, comm: "node".to_owned(), exe: None }), ..Owner::default() };
-        assert!(!names.want(&owner), "no container");
+        assert!(!names.want_owner(&owner), "no container");
         owner.container = Some(Container { id: "0123456789abcdef".to_owned(), name: None, image: None, runtime: None });
-        assert!(names.want(&owner));
+        assert!(names.want_owner(&owner));
     }
 
     #[test]
     fn an_ipv4_network_takes_in_mapped_sockets() {
         let net = network(&"10.0.0.0/8".parse().unwrap());
-        assert!(net.contains(&words("10.9.8.7".parse().unwrap())));
-        assert!(!net.contains(&words("11.0.0.1".parse().unwrap())));
-        assert!(!net.contains(&words("::10.9.8.7".parse().unwrap())), "compatible is not mapped");
+        assert!(net.contains(&to_words("10.9.8.7".parse().unwrap())));
+        assert!(!net.contains(&to_words("11.0.0.1".parse().unwrap())));
+        assert!(!net.contains(&to_words("::10.9.8.7".parse().unwrap())), "compatible is not mapped");
         let six = network(&"fd00::/8".parse().unwrap());
-        assert!(six.contains(&words("fd12::1".parse().unwrap())));
-        assert!(!six.contains(&words("fe80::1".parse().unwrap())));
+        assert!(six.contains(&to_words("fd12::1".parse().unwrap())));
+        assert!(!six.contains(&to_words("fe80::1".parse().unwrap())));
     }
 
     #[test]

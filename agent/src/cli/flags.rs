@@ -18,6 +18,7 @@ const EXAMPLES: &str = "Examples:
   rstscope trace                          a live table of every reset and failed connect
   rstscope trace --namespace shop         only those of pods in the namespace shop
   rstscope trace --port 5432 | jq .       JSON lines, as in every pipe
+  rstscope explain stale_connection_reuse what a cause means and how to fix it
   rstscope doctor                         can this node be traced, and what will not be seen";
 
 /// The commands.
@@ -27,6 +28,8 @@ pub enum Command {
     Trace(Box<TraceFlags>),
     /// Check whether this node can be traced; exit 0 only if `trace` would work
     Doctor(DoctorFlags),
+    /// Explain a cause: what it means, how it is recognised, how to confirm and fix it
+    Explain(ExplainFlags),
     /// Print a completion script, e.g. `rstscope completions bash > /etc/bash_completion.d/rstscope`
     Completions {
         /// The shell.
@@ -107,10 +110,32 @@ pub struct TraceFlags {
     /// Only this process name (comm, at most 15 characters) or executable path
     #[arg(long, value_name = "NAME", help_heading = "Filters")]
     pub process: Vec<String>,
+    /// Only this cause (see `rstscope explain`); `*` stands for anything
+    #[arg(long, value_name = "CODE", help_heading = "Filters")]
+    pub cause: Vec<String>,
+    /// Leave out resets that nobody needs to do anything about
+    #[arg(long, help_heading = "Filters")]
+    pub hide_benign: bool,
 
+    /// A table of timeouts that extends or overrides the built-in one, in the format of `rstscope explain --timeouts`
+    #[arg(long, value_name = "FILE", help_heading = "Tuning")]
+    pub timeouts: Option<PathBuf>,
     /// Sizes and places.
     #[command(flatten)]
     pub tuning: Tuning,
+}
+
+/// Flags of `explain`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  rstscope explain\n  rstscope explain stale_connection_reuse\n  rstscope explain --timeouts > my-timeouts.tsv"
+)]
+pub struct ExplainFlags {
+    /// The code to explain; without it, every code in a line
+    pub code: Option<String>,
+    /// Print the table of documented timeouts
+    #[arg(long, conflicts_with = "code")]
+    pub timeouts: bool,
 }
 
 /// Flags that most people never need.

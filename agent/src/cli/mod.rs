@@ -1,6 +1,7 @@
 //! The command line: flags, and one module per command.
 
 pub mod doctor;
+pub mod explain;
 pub mod filter;
 pub mod flags;
 pub mod trace;
@@ -33,6 +34,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
         Command::Trace(flags) => trace::run(flags),
         Command::Doctor(flags) => doctor::run(flags),
+        Command::Explain(flags) => explain::run(flags),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "rstscope", &mut script);
@@ -51,7 +53,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
 }
 
 /// Writes a whole document; a reader that has seen enough is no failure.
-fn print(document: &[u8]) -> Result<ExitCode> {
+pub(crate) fn print(document: &[u8]) -> Result<ExitCode> {
     match io::stdout().write_all(document).and_then(|()| io::stdout().flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(ExitCode::SUCCESS),

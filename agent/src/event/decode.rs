@@ -1,9 +1,6 @@
 //! From the record of the kernel side to a typed event.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
-};
+use std::collections::HashMap;
 
 use agent_common::{
     connection::{SocketFacts, Tuple, role},
@@ -14,7 +11,7 @@ use agent_common::{
 use jiff::Timestamp;
 
 use super::{
-    Endpoint, Event, Millis, Role, Socket, Tcp, What,
+    Endpoint, Event, Millis, Role, Socket, Tcp, What, address,
     age::age,
     bytes, connect, errno,
     facts::{facts, state_name},
@@ -39,6 +36,7 @@ impl Decoder {
         let known = record.flags & flag::CONNECTION != 0;
         let idle = if self.trusts_facts(record) { idle(record, self.hz) } else { super::Idle::default() };
         Event {
+            boot_ns: record.boot_ns,
             time: wall_time(record.boot_ns, realtime_offset_ns),
             what: what(record),
             socket: socket_kind(record.socket),
@@ -174,16 +172,7 @@ fn cgroup(record: &Record) -> Option<(u64, bool)> {
 }
 
 fn endpoint(address: &[u32; 4], port: u16) -> Endpoint {
-    Endpoint { ip: ip(address), port: (port != 0).then_some(port) }
-}
-
-/// An address of a [`Tuple`]; IPv4-mapped ones as IPv4.
-fn ip(words: &[u32; 4]) -> IpAddr {
-    let mut bytes = [0; 16];
-    for (place, word) in bytes.chunks_exact_mut(4).zip(words) {
-        place.copy_from_slice(&word.to_ne_bytes());
-    }
-    Ipv6Addr::from(bytes).to_canonical()
+    Endpoint { ip: address::from_words(address), port: (port != 0).then_some(port) }
 }
 
 fn wall_time(boot_ns: u64, realtime_offset_ns: i128) -> Timestamp {

@@ -131,6 +131,16 @@ pub struct Facts {
     /// SO_KEEPALIVE is on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keepalive: Option<bool>,
+    /// TCP_USER_TIMEOUT, if it is set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_timeout_ms: Option<Millis>,
+    /// The peer's receive window.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub send_window_bytes: Option<u32>,
+    /// Of a reset that was sent: the connection had been ended here before (close, disconnect); false if the RST came
+    /// first (keepalive, SOCK_DESTROY).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_before: Option<bool>,
     /// A file refers to the socket; false before `accept()` and after `close()`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub has_file: Option<bool>,
@@ -194,6 +204,11 @@ pub fn facts(event: &Event, hz: u32, has: impl Fn(agent_common::layout::Member) 
         linger_ms: (here(Member::LingerTime) && socket.flags & sock_flag::LINGER != 0)
             .then(|| Millis::from_ticks(socket.linger, hz)),
         keepalive: full.then_some(socket.flags & sock_flag::KEEPOPEN != 0),
+        user_timeout_ms: (here(Member::UserTimeout) && socket.user_timeout_ms != 0)
+            .then(|| Millis(f64::from(socket.user_timeout_ms))),
+        send_window_bytes: here(Member::SndWnd).then_some(socket.send_window),
+        ended_before: (full && event.flags & flag::CLOSED == 0 && is_sent(event.kind))
+            .then_some(event.flags & flag::ENDED != 0),
         has_file: here(Member::Socket).then_some(socket.bits & facts_flag::HAS_FILE != 0),
         tick_ms: full.then(|| Millis::from_ticks(1, hz)),
     }
@@ -235,6 +250,10 @@ fn actor(task: &agent_common::connection::Task, exiting: bool, code: u32) -> Act
 pub fn comm(bytes: &[u8; 16]) -> String {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+const fn is_sent(what: u8) -> bool {
+    matches!(what, kind::RESET_SENT | kind::RESET_ANSWERED)
 }
 
 const fn shutdown_name(how: u8) -> &'static str {

@@ -15,7 +15,7 @@ pub const SCHEMA: &str = "rstscope.v1";
 
 /// A line about a connection: `reset`, `connect_failure` or `timeout`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Line {
+pub struct Line<C> {
     schema: &'static str,
     /// RFC 3339, UTC, nanoseconds.
     pub time: String,
@@ -25,6 +25,7 @@ pub struct Line {
     node: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reset: Option<Reset>,
+    cause: C,
     role: Role,
     #[serde(skip_serializing_if = "Option::is_none")]
     age_ms: Option<Millis>,
@@ -67,16 +68,17 @@ struct Party {
     netns: Option<u32>,
 }
 
-impl Line {
-    /// The line of an event whose local end belongs to `owner`; with the facts behind it if `with_facts`.
+impl<C: Serialize> Line<C> {
+    /// The line of an event whose local end belongs to `owner` and that `cause` explains; with the facts behind it if `with_facts`.
     #[must_use]
-    pub fn new(event: &Event, owner: &Owner, node: Option<&str>, with_facts: bool) -> Self {
+    pub fn new(event: &Event, owner: &Owner, cause: C, node: Option<&str>, with_facts: bool) -> Self {
         Self {
             schema: SCHEMA,
             time: rfc3339(event.time),
             kind: kind(event.what),
             node: node.map(str::to_owned),
             reset: reset(event),
+            cause,
             role: event.role,
             age_ms: event.age.map(|age| age.millis),
             age_is_minimum: event.age.map(|age| age.is_minimum),

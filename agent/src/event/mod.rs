@@ -5,6 +5,7 @@
 //! * [`mod@line`]: the JSON form, `rstscope.v1`; [`reason`]: a few words for the table.
 //! * [`party`]: who an end of a connection belongs to.
 
+pub mod address;
 pub mod age;
 pub mod bytes;
 pub mod connect;
@@ -74,6 +75,15 @@ pub struct Endpoint {
     pub port: Option<u16>,
 }
 
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.port {
+            Some(port) => std::net::SocketAddr::new(self.ip, port).fmt(formatter),
+            None => self.ip.fmt(formatter),
+        }
+    }
+}
+
 /// The connection's numbers, as `ss -i` would have shown them.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Tcp {
@@ -120,6 +130,8 @@ pub struct Tcp {
 pub struct Event {
     /// When the kernel saw it.
     pub time: Timestamp,
+    /// The same on CLOCK_BOOTTIME, nanoseconds.
+    pub boot_ns: u64,
     /// What it was.
     pub what: What,
     /// The kind of socket concerned.

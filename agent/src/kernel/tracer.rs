@@ -1,18 +1,23 @@
 //! Loads the programs, attaches them, and reads what they say.
 
 use std::{
-    collections::HashMap,
+    collections::HashMap as Names,
     io,
     os::fd::AsFd,
     thread,
     time::{Duration, Instant},
 };
 
-use agent_common::{counter::COUNTERS, layout::Locations, settings::Settings};
+use agent_common::{
+    connection::{IdleLimit, Server},
+    counter::COUNTERS,
+    layout::Locations,
+    settings::Settings,
+};
 use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader, TestRun,
-    maps::{MapData, PerCpuArray, RingBuf},
+    maps::{HashMap, MapData, PerCpuArray, RingBuf},
     programs::RawTracePoint,
 };
 use bytes::Bytes;
@@ -41,12 +46,29 @@ pub struct Options {
     pub settings: Settings,
 }
 
+/// Idle limits that the kernel side learns of servers.
+pub struct IdleLimits {
+    /// [`Server`] and [`IdleLimit`] as the words they are made of.
+    table: HashMap<MapData, [u32; 6], [u32; 4]>,
+}
+
+impl IdleLimits {
+    /// What was learned of `server`.
+    #[must_use]
+    pub fn of(&self, server: &Server) -> Option<IdleLimit> {
+        let [a, b, c, d] = server.address;
+        let [last, least, count, padding] = self.table.get(&[a, b, c, d, server.port, server.netns], 0).ok()?;
+        Some(IdleLimit { last, least, count, padding })
+    }
+}
+
 /// The attached programs. They are detached when it is dropped.
 pub struct Tracer {
     ebpf: Ebpf,
     programs: Vec<&'static str>,
     ring: AsyncFd<RingBuf<MapData>>,
     counters: PerCpuArray<MapData, u64>,
+    idle_limits: Option<IdleLimits>,
     losses: Losses,
     closed_capacity: u32,
     skipped_before_stop: u64,
@@ -55,7 +77,7 @@ pub struct Tracer {
     /// Member locations.
     pub locations: Locations,
     /// Names of `enum sk_rst_reason` without their prefix; empty before about 6.10.
-    pub reasons: HashMap<u32, String>,
+    pub reasons: Names<u32, String>,
     /// What was attached.
     pub plan: Plan,
 }
@@ -96,11 +118,13 @@ impl Tracer {
         // SAFETY: the ring buffer owns its descriptor and always returns that same one until it is dropped.
         let ring = unsafe { AsyncFd::register(ring) }.context("watching the ring buffer")?;
         let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).context("opening the counters")?;
+        let table = HashMap::try_from(take(&mut ebpf, "IDLE_LIMITS")?).context("opening the idle limits")?;
         Ok(Self {
             ebpf,
             programs,
             ring,
             counters,
+            idle_limits: Some(IdleLimits { table }),
             losses: Losses::default(),
             closed_capacity: options.closed,
             skipped_before_stop: 0,
@@ -136,6 +160,11 @@ impl Tracer {
             }
         }
         drain(self.ring.get_mut(), usize::MAX, out);
+    }
+
+    /// The idle limits that the kernel side learns; for one taker.
+    pub fn take_idle_limits(&mut self) -> Option<IdleLimits> {
+        self.idle_limits.take()
     }
 
     /// What was lost since the last call.
@@ -218,7 +247,7 @@ fn measure_hz(ebpf: &mut Ebpf) -> Result<u32> {
     })
 }
 
-fn reset_reasons(found: &Found) -> HashMap<u32, String> {
+fn reset_reasons(found: &Found) -> Names<u32, String> {
     found
         .btf
         .enumerators("sk_rst_reason")

@@ -5,7 +5,8 @@ pub mod stdout;
 use serde::Serialize;
 
 use crate::{
-    event::{Event, Millis, party::Owner},
+    diagnosis::Diagnosed,
+    event::Millis,
     kernel::{losses::Loss, plan::Hook},
 };
 
@@ -35,12 +36,12 @@ pub struct AgentLine {
 
 /// Something that takes finished events.
 pub trait Sink {
-    /// An event and whose it is.
+    /// An event, whose it is, and why.
     ///
     /// # Errors
     ///
     /// If it cannot be handed on.
-    fn event(&mut self, event: &Event, owner: &Owner) -> std::io::Result<()>;
+    fn event(&mut self, diagnosed: &Diagnosed) -> std::io::Result<()>;
 
     /// Something was lost.
     ///

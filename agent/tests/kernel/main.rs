@@ -10,6 +10,7 @@ mod cases;
 mod cgroups;
 mod expect;
 mod netns;
+mod raw;
 mod schema;
 mod sockets;
 

@@ -3,6 +3,7 @@
 //! One task reads the ring buffer and does nothing else that could wait, so that a slow terminal cannot make the kernel
 //! drop events before a bounded queue has; the pipeline thread does the rest.
 
+mod limits;
 mod pipeline;
 mod tally;
 
@@ -22,13 +23,21 @@ use tokio::{
     time::{interval, sleep},
 };
 
-use self::pipeline::{Message, Pipeline};
+use self::{
+    limits::KernelLimits,
+    pipeline::{Message, Pipeline},
+};
 use super::{
     filter,
     flags::{Colour, Output, TraceFlags, Tuning},
 };
 use crate::{
     attribution::{AttributionConfig, Attributor},
+    diagnosis::{
+        Diagnosis,
+        limits::{Limits, NoLimits},
+        timeouts::Timeouts,
+    },
     event::{Millis, decode::Decoder},
     kernel::{
         instance::Instance,
@@ -57,6 +66,10 @@ pub fn run(flags: &TraceFlags) -> Result<ExitCode> {
     }
     let found = preflight(&flags.tuning)?;
     readable(&flags.tuning)?;
+    let timeouts = match &flags.timeouts {
+        Some(file) => Timeouts::with_file(file)?,
+        None => Timeouts::built_in(),
+    };
     let attributor = Attributor::new(attribution(&flags.tuning));
     let options = Options {
         connections: flags.tuning.connections,
@@ -66,7 +79,7 @@ pub fn run(flags: &TraceFlags) -> Result<ExitCode> {
     };
     let _instance = Instance::lock(&flags.tuning.instance)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
-    runtime.block_on(trace(flags, found, &options, attributor))
+    runtime.block_on(trace(flags, found, &options, attributor, timeouts))
 }
 
 /// Runs the checks; the first that failed is the error.
@@ -103,7 +116,13 @@ pub fn attribution(tuning: &Tuning) -> AttributionConfig {
     }
 }
 
-async fn trace(flags: &TraceFlags, found: Found, options: &Options, attributor: Attributor) -> Result<ExitCode> {
+async fn trace(
+    flags: &TraceFlags,
+    found: Found,
+    options: &Options,
+    attributor: Attributor,
+    timeouts: Timeouts,
+) -> Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt()).context("watching for Ctrl-C")?;
     let mut terminate = signal(SignalKind::terminate()).context("watching for SIGTERM")?;
     let mut tracer = Tracer::start(found, options)?;
@@ -111,7 +130,8 @@ async fn trace(flags: &TraceFlags, found: Found, options: &Options, attributor: 
 
     let (queue, messages) = std::sync::mpsc::sync_channel(QUEUE);
     let (finished, mut pipeline_finished) = oneshot::channel();
-    let pipeline = Pipeline::new(flags, sink(flags), attributor, decoder(&tracer));
+    let diagnosis = Diagnosis::new(limits(&mut tracer), timeouts);
+    let pipeline = Pipeline::new(flags, sink(flags), attributor, diagnosis, decoder(&tracer));
     let start = start_line(&tracer);
     let pipeline = std::thread::Builder::new()
         .name("pipeline".to_owned())
@@ -187,6 +207,13 @@ impl Reader {
 
 fn filtered(tracer: &Tracer) -> Result<u64> {
     Ok(tracer.counters()?[agent_common::counter::Counter::Filtered as usize].iter().sum())
+}
+
+fn limits(tracer: &mut Tracer) -> Box<dyn Limits + Send> {
+    match tracer.take_idle_limits() {
+        Some(table) => Box::new(KernelLimits { table, hz: tracer.hz }),
+        None => Box::new(NoLimits),
+    }
 }
 
 fn decoder(tracer: &Tracer) -> Decoder {

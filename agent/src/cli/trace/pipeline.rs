@@ -15,7 +15,8 @@ use super::tally::Tally;
 use crate::{
     attribution::{Attributor, CgroupClue, Clues, ProcessClue},
     cli::{filter::Names, flags::TraceFlags},
-    event::{Event, decode::Decoder, facts::comm},
+    diagnosis::{Diagnosed, Diagnosis},
+    event::{Event, decode::Decoder, facts::comm, party::Owner},
     kernel::{
         clock,
         losses::Loss,
@@ -40,6 +41,7 @@ const RESCAN: Duration = Duration::from_secs(5);
 pub struct Pipeline {
     sink: Box<dyn Sink + Send>,
     attributor: Attributor,
+    diagnosis: Diagnosis,
     decoder: Decoder,
     settle: Settle,
     names: Names,
@@ -64,10 +66,17 @@ enum Next {
 
 impl Pipeline {
     /// Arranges the stages.
-    pub fn new(flags: &TraceFlags, sink: Box<dyn Sink + Send>, attributor: Attributor, decoder: Decoder) -> Self {
+    pub fn new(
+        flags: &TraceFlags,
+        sink: Box<dyn Sink + Send>,
+        attributor: Attributor,
+        diagnosis: Diagnosis,
+        decoder: Decoder,
+    ) -> Self {
         Self {
             sink,
             attributor,
+            diagnosis,
             decoder,
             settle: Settle::default(),
             names: Names::new(flags),
@@ -93,7 +102,7 @@ impl Pipeline {
         self.sink.agent(&start)?;
         self.sink.flush()?;
         let mut rescan = Instant::now();
-        let mut settled = Vec::new();
+        let (mut settled, mut diagnosed) = (Vec::new(), Vec::new());
         loop {
             let next = self.next(messages)?;
             let last = matches!(next, Taken::End);
@@ -106,9 +115,19 @@ impl Pipeline {
                 Taken::Nothing => {}
                 Taken::End => self.settle.finish(&mut settled),
             }
-            self.settle.expire(clock::boot_ns(), &mut settled);
+            let now = clock::boot_ns();
+            self.settle.expire(now, &mut settled);
             for record in settled.drain(..) {
-                if self.write(record)? == Next::Enough {
+                let (event, owner) = self.typed(&record);
+                self.diagnosis.take(event, owner, &mut diagnosed);
+            }
+            if last {
+                self.diagnosis.finish(&mut diagnosed);
+            } else {
+                self.diagnosis.expire(now, &mut diagnosed);
+            }
+            for finished in diagnosed.drain(..) {
+                if self.write(&finished)? == Next::Enough {
                     return self.stop(&start);
                 }
             }
@@ -128,7 +147,11 @@ impl Pipeline {
             return Ok(Taken::Message(message));
         }
         self.sink.flush()?;
-        let wait = if self.settle.is_waiting() { Duration::from_millis(20) } else { Duration::from_millis(500) };
+        let wait = if self.settle.is_waiting() || self.diagnosis.is_waiting() {
+            Duration::from_millis(20)
+        } else {
+            Duration::from_millis(500)
+        };
         Ok(match messages.recv_timeout(wait) {
             Ok(message) => Taken::Message(message),
             Err(RecvTimeoutError::Timeout) => Taken::Nothing,
@@ -136,16 +159,20 @@ impl Pipeline {
         })
     }
 
-    fn write(&mut self, settled: Settled) -> io::Result<Next> {
+    fn typed(&mut self, settled: &Settled) -> (Event, Owner) {
         let mut event = self.decoder.decode(&settled.record, clock::realtime_offset_ns());
         event.facts.data_without_reader = settled.data_without_reader;
         let owner = self.attributor.attribute(&clues(&event));
-        if !self.names.want(&owner) {
+        (event, owner)
+    }
+
+    fn write(&mut self, diagnosed: &Diagnosed) -> io::Result<Next> {
+        if !self.names.want(diagnosed) {
             self.tally.left_out += 1;
             return Ok(Next::More);
         }
-        self.sink.event(&event, &owner)?;
-        self.tally.count(&event);
+        self.sink.event(diagnosed)?;
+        self.tally.count(&diagnosed.event);
         Ok(if self.limit.is_some_and(|limit| self.tally.lines() >= limit) { Next::Enough } else { Next::More })
     }
 

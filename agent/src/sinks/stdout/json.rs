@@ -8,11 +8,8 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    event::{
-        Event,
-        line::{Line, SCHEMA, rfc3339},
-        party::Owner,
-    },
+    diagnosis::Diagnosed,
+    event::line::{Line, SCHEMA, rfc3339},
     kernel::losses::Loss,
     sinks::{AgentLine, Sink},
 };
@@ -73,8 +70,9 @@ impl<W: Write> JsonLines<W> {
 }
 
 impl<W: Write> Sink for JsonLines<W> {
-    fn event(&mut self, event: &Event, owner: &Owner) -> io::Result<()> {
-        let line = Line::new(event, owner, self.node.as_deref(), self.with_facts);
+    fn event(&mut self, diagnosed: &Diagnosed) -> io::Result<()> {
+        let Diagnosed { event, owner, cause } = diagnosed;
+        let line = Line::new(event, owner, cause, self.node.as_deref(), self.with_facts);
         self.line(&line)
     }
 

@@ -3,7 +3,11 @@
 use std::io::{self, BufWriter, Write};
 
 use crate::{
-    event::{ConnectFailure, Endpoint, Event, What, party::Owner, reason},
+    diagnosis::{
+        Diagnosed,
+        cause::{Cause, Confidence},
+    },
+    event::{ConnectFailure, Event, What, party::Owner, reason},
     kernel::losses::Loss,
     sinks::{AgentLine, Sink},
 };
@@ -32,7 +36,8 @@ impl<W: Write> Table<W> {
 }
 
 impl<W: Write> Sink for Table<W> {
-    fn event(&mut self, event: &Event, owner: &Owner) -> io::Result<()> {
+    fn event(&mut self, diagnosed: &Diagnosed) -> io::Result<()> {
+        let Diagnosed { event, owner, cause } = diagnosed;
         let (what, arrow, code) = match event.what {
             What::ResetReceived => ("received", "←", RED),
             What::ResetSent => ("sent", "→", YELLOW),
@@ -44,14 +49,15 @@ impl<W: Write> Sink for Table<W> {
             format!("{}{}", if age.is_minimum { "≥" } else { "" }, reason::seconds(age.millis.0))
         });
         let idle = event.idle.either().map_or_else(String::new, |idle| reason::seconds(idle.0));
-        let ends = format!("{} {arrow} {}", endpoint(&event.local), endpoint(&event.peer));
+        let ends = format!("{} {arrow} {}", event.local, event.peer);
         writeln!(
             self.out,
-            "{} {} {ends:<45} {:<28} {age:>9} {idle:>9} {:<11} {}",
+            "{} {} {ends:<45} {:<28} {age:>9} {idle:>9} {:<11} {:<27} {}",
             time_of_day(event),
             self.paint(code, &format!("{what:<8}")),
             who(owner),
             event.tcp.state.unwrap_or(""),
+            why(cause),
             reason::reason(event),
         )
     }
@@ -67,8 +73,8 @@ impl<W: Write> Sink for Table<W> {
             return Ok(());
         }
         let header = format!(
-            "{:<13} {:<8} {:<45} {:<28} {:>9} {:>9} {:<11} {}",
-            "TIME (UTC)", "WHAT", "LOCAL ← → PEER", "POD OR PROCESS", "AGE", "IDLE", "STATE", "SEEN"
+            "{:<13} {:<8} {:<45} {:<28} {:>9} {:>9} {:<11} {:<27} {}",
+            "TIME (UTC)", "WHAT", "LOCAL ← → PEER", "POD OR PROCESS", "AGE", "IDLE", "STATE", "CAUSE", "SEEN"
         );
         let header = self.paint(BOLD, &header);
         writeln!(self.out, "{header}")?;
@@ -86,11 +92,10 @@ fn time_of_day(event: &Event) -> String {
     text.get(11..).unwrap_or(&text).to_owned()
 }
 
-fn endpoint(end: &Endpoint) -> String {
-    match end.port {
-        Some(port) => std::net::SocketAddr::new(end.ip, port).to_string(),
-        None => end.ip.to_string(),
-    }
+/// The code; with a question mark where it is only possible.
+fn why(cause: &Cause) -> String {
+    let doubt = if cause.confidence == Confidence::Possible { "?" } else { "" };
+    format!("{}{doubt}", cause.code.name())
 }
 
 /// The best name there is: pod, process, container, cgroup. The root cgroup names nobody.

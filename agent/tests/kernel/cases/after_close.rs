@@ -58,6 +58,7 @@ fn server_closes_when_idle(netns: &Netns, family: Family) -> Story {
 /// What the client's line has to say in every variant.
 fn check_client(agent: &mut Agent, netns: &Netns, story: &Story, family: Family, written: &Step) {
     let received = agent.reset(netns, "received", story.client_port);
+    is(&received, "/cause/code", "stale_connection_reuse");
     is(&received, "/reset/socket", "full");
     is(&received, "/role", "client");
     is(&received, "/local/ip", family.address());
@@ -80,6 +81,8 @@ fn check_client(agent: &mut Agent, netns: &Netns, story: &Story, family: Family,
 
 /// What the server's line has to say in every variant: the connection is gone, its facts are not.
 fn check_server(sent: &serde_json::Value, story: &Story, family: Family, written: &Step) {
+    is(sent, "/cause/code", "stale_connection_reuse");
+    is(sent, "/cause/confidence", "certain");
     is(sent, "/role", "server");
     is(sent, "/local/ip", family.address());
     is(sent, "/peer/ip", family.address());
@@ -164,6 +167,8 @@ fn closed_port() {
         port
     });
     let sent = agent.reset(&netns, "sent", port);
+    is(&sent, "/cause/code", "port_closed");
+    is(&sent, "/cause/confidence", "certain");
     is(&sent, "/reset/socket", "none");
     is(&sent, "/role", "server");
     is(&sent, "/facts/segment/flags", "SYN");

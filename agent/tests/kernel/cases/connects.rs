@@ -38,6 +38,8 @@ fn refused(family: Family) {
         port
     });
     let failure = agent.connect_failure(&netns, port);
+    is(&failure, "/cause/code", "connect_refused");
+    is(&failure, "/cause/confidence", "certain");
     is(&failure, "/facts/connect_failure", "refused");
     is(&failure, "/reset/direction", "received");
     is(&failure, "/tcp/state", "SYN_SENT");
@@ -61,6 +63,8 @@ fn abandoned() {
     sleep(Duration::from_millis(400));
     let (gave_up, ()) = Step::of(|| drop(socket));
     let failure = agent.connect_failure(&netns, 4001);
+    is(&failure, "/cause/code", "connect_timeout_application");
+    is(&failure, "/cause/confidence", "certain");
     is(&failure, "/facts/connect_failure", "abandoned");
     absent(&failure, "/reset");
     absent(&failure, "/tcp/error");
@@ -94,6 +98,8 @@ fn kernel_timeout() {
     let elapsed = began.elapsed().as_secs_f64() * 1000.0;
     assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
     let failure = agent.connect_failure(&netns, 4003);
+    is(&failure, "/cause/code", "connect_timeout_kernel");
+    is(&failure, "/cause/confidence", "certain");
     is(&failure, "/facts/connect_failure", "kernel_timeout");
     is(&failure, "/tcp/error", "ETIMEDOUT");
     // How often it tries differs between kernels (tcp_syn_linear_timeouts, from 6.5 on); every try is a segment.
@@ -122,6 +128,8 @@ fn icmp_error() {
     router.ip("route del blackhole 203.0.113.0/24");
     router.ip("route add unreachable 203.0.113.0/24");
     let failure = agent.connect_failure(&near_side, 4004);
+    is(&failure, "/cause/code", "connect_unreachable");
+    is(&failure, "/cause/confidence", "certain");
     let ended = Step::of(|| drop(socket)).0;
     is(&failure, "/facts/connect_failure", "icmp_error");
     is(&failure, "/tcp/error", "EHOSTUNREACH");
@@ -151,6 +159,9 @@ fn late_syn_ack() {
     far_side.ip("neigh del 10.80.0.1 dev far");
 
     let sent = agent.reset(&near_side, "sent", port);
+    is(&sent, "/cause/code", "late_syn_ack");
+    is(&sent, "/cause/confidence", "certain");
+    is(&sent, "/cause/benign", true);
     is(&sent, "/reset/socket", "none");
     is(&sent, "/role", "client");
     is(&sent, "/facts/segment/flags", "SYN,ACK");

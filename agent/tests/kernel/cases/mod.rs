@@ -1,6 +1,7 @@
 //! The cases, by what they are about.
 
 mod after_close;
+mod causes;
 mod command_line;
 mod connects;
 mod lifetime;
@@ -16,6 +17,7 @@ pub fn all() -> Vec<Case> {
         resets::CASES,
         after_close::CASES,
         connects::CASES,
+        causes::CASES,
         owner::CASES,
         lifetime::CASES,
         load::CASES,

@@ -138,6 +138,8 @@ fn killed() {
     sleep(Duration::from_millis(50));
     actor.kill();
     let sent = agent.reset(&netns, "sent", port);
+    is(&sent, "/cause/code", "process_exit");
+    is(&sent, "/cause/confidence", "certain");
     is(&sent, "/facts/actor/exiting", true);
     is(&sent, "/facts/actor/signal", 9);
     is(&sent, "/facts/actor/comm", "victim");
@@ -152,6 +154,8 @@ fn exited() {
     sleep(Duration::from_millis(50));
     actor.say("exit 3");
     let sent = agent.reset(&netns, "sent", port);
+    is(&sent, "/cause/code", "process_exit");
+    is(&sent, "/cause/confidence", "certain");
     is(&sent, "/facts/actor/exiting", true);
     is(&sent, "/facts/actor/exit_status", 3);
     absent(&sent, "/facts/actor/signal");

@@ -45,6 +45,8 @@ fn linger_zero_close(family: Family) {
     let (closed, ()) = Step::of(|| drop(closing));
 
     let sent = agent.reset(&netns, "sent", server);
+    is(&sent, "/cause/code", "linger_zero_close");
+    is(&sent, "/cause/confidence", "certain");
     is(&sent, "/reset/socket", "full");
     is(&sent, "/role", "server");
     is(&sent, "/tcp/state", "ESTABLISHED");
@@ -60,6 +62,7 @@ fn linger_zero_close(family: Family) {
     near(&sent, "/age_ms", &born.until(&closed));
 
     let received = agent.reset(&netns, "received", client);
+    is(&received, "/cause/code", "linger_zero_close");
     is(&received, "/role", "client");
     is(&received, "/tcp/state", "ESTABLISHED");
     is(&received, "/tcp/error", "ECONNRESET");
@@ -89,6 +92,8 @@ fn close_with_unread_data() {
     let (closed, ()) = Step::of(|| drop(closing));
 
     let sent = agent.reset(&netns, "sent", server);
+    is(&sent, "/cause/code", "closed_with_unread_data");
+    is(&sent, "/cause/confidence", "certain");
     is(&sent, "/tcp/unread_bytes", 5);
     is(&sent, "/tcp/state", "ESTABLISHED");
     is(&sent, "/facts/shutdown", "both");
@@ -143,6 +148,8 @@ fn data_for_a_shut_down_reader(family: Family) {
     let (written, ()) = Step::of(|| pair.client.write_all(b"late").unwrap());
 
     let sent = agent.reset(&netns, "sent", server);
+    is(&sent, "/cause/code", "data_after_shutdown");
+    is(&sent, "/cause/confidence", "certain");
     is(&sent, "/reset/socket", "full");
     is(&sent, "/tcp/state", "FIN_WAIT2");
     is(&sent, "/facts/data_without_reader", true);
@@ -198,6 +205,8 @@ fn destroyed_by_an_administrator() {
         assert!(output.status.success(), "{output:?}");
     });
     let sent = agent.reset(&netns, "sent", client);
+    is(&sent, "/cause/code", "destroyed_by_admin");
+    is(&sent, "/cause/confidence", "certain");
     is(&sent, "/tcp/state", "ESTABLISHED");
     is(&sent, "/facts/actor/comm", "ss");
     is(&sent, "/local/process/pid", std::process::id());
@@ -218,6 +227,8 @@ fn listener_closed_with_the_connection_queued() {
     let (server, port) = (listener.local_addr().unwrap().port(), client.local_addr().unwrap().port());
     drop(listener);
     let sent = agent.reset(&netns, "sent", server);
+    is(&sent, "/cause/code", "listener_closed");
+    is(&sent, "/cause/confidence", "certain");
     is(&sent, "/role", "server");
     is(&sent, "/facts/has_file", false);
     absent(&sent, "/local/process");
@@ -261,6 +272,7 @@ fn retransmissions_used_up() {
 
     let inode = near_side.inode();
     let line = agent.wait("a timeout", |line| line["type"] == "timeout" && line["local"]["netns"] == inode);
+    is(&line, "/cause/code", "user_timeout");
     is(&line, "/tcp/error", "ETIMEDOUT");
     is(&line, "/tcp/state", "ESTABLISHED");
     absent(&line, "/reset");

@@ -1,0 +1,103 @@
+//! Connects that failed.
+
+use super::{Context, say};
+use crate::{
+    diagnosis::{
+        cause::{Cause, Confidence},
+        code::Code,
+    },
+    event::{ConnectFailure, Event, Millis},
+};
+
+/// Why a connect failed.
+#[must_use]
+pub fn judge(event: &Event, failure: ConnectFailure, context: &Context<'_>) -> Cause {
+    let age = event.age.map_or_else(|| "an unknown time".to_owned(), |age| say(age.millis));
+    let resent = event.tcp.syn_retransmits.unwrap_or(0);
+    let peer = event.peer;
+    let error = event.tcp.error.clone().unwrap_or_else(|| "an error".to_owned());
+    let cause = match failure {
+        ConnectFailure::Refused if context.sender_missing => Cause::new(
+            Code::RejectedByFirewall,
+            Confidence::Likely,
+            format!("The connect to {peer} was refused after {age}, but no socket of this host sent that RST."),
+            "Look for a reject rule with tcp reset on this host (nft list ruleset, iptables -S).",
+        ),
+        ConnectFailure::Refused => Cause::new(
+            Code::ConnectRefused,
+            Confidence::Certain,
+            format!("A RST answered the SYN to {peer} after {age}: nobody listens there, or a firewall rejects it."),
+            "Check that the service runs and listens on that address and port, then for reject rules.",
+        ),
+        ConnectFailure::IcmpError => Cause::new(
+            Code::ConnectUnreachable,
+            Confidence::Certain,
+            format!("An ICMP error ({error}) ended the connect to {peer} after {age}."),
+            "Look at routes and reject rules between here and there; tcpdump 'icmp' names the router that answered.",
+        ),
+        ConnectFailure::KernelTimeout => Cause::new(
+            Code::ConnectTimeoutKernel,
+            Confidence::Certain,
+            format!("No answer to the SYN to {peer} and {resent} more within {age}: the kernel gave up ({error})."),
+            "The packets are dropped on the way or by a full listener: check firewalls, routes and the server's accept \
+             queue.",
+        ),
+        ConnectFailure::Abandoned => abandoned(event, &age, resent),
+        ConnectFailure::NotSent => Cause::new(
+            Code::ConnectNotSent,
+            Confidence::Likely,
+            format!("The connect to {peer} failed before a SYN was sent."),
+            "Check for exhausted local ports (ss -s, net.ipv4.ip_local_port_range) and the application's own error.",
+        ),
+        ConnectFailure::Destroyed => Cause::new(
+            Code::DestroyedByAdmin,
+            Confidence::Certain,
+            format!("The socket was destroyed (SOCK_DESTROY, e.g. ss -K) {age} after the connect to {peer} began."),
+            "Find out which tool or agent on this host destroys sockets.",
+        ),
+        ConnectFailure::Unknown => Cause::new(
+            Code::ConnectRefused,
+            Confidence::Possible,
+            format!("The connect to {peer} failed after {age}; whether a RST or an ICMP error ended it was not seen."),
+            "See the lost lines for why this connection could not be followed.",
+        ),
+    };
+    cause
+        .with("age_ms", event.age.map(|age| age.millis))
+        .with("syn_retransmits", event.tcp.syn_retransmits)
+        .with("error", event.tcp.error.clone())
+}
+
+/// Given up by the application: closed, or its process ended.
+fn abandoned(event: &Event, age: &str, resent: u32) -> Cause {
+    let peer = event.peer;
+    if let Some(actor) = event.facts.actor.as_ref().filter(|actor| actor.exiting) {
+        let how = actor.signal.map_or_else(|| "exited".to_owned(), |signal| format!("was ended by signal {signal}"));
+        return Cause::new(
+            Code::ProcessExit,
+            Confidence::Certain,
+            format!("{} {how} {age} into its connect to {peer}.", actor.comm),
+            "Find out why the process ended; the connect itself tells nothing.",
+        );
+    }
+    let unanswered = match resent {
+        0 => "its SYN had not been answered".to_owned(),
+        1 => "its SYN and one more had not been answered".to_owned(),
+        more => format!("its SYN and {more} more had not been answered"),
+    };
+    Cause::new(
+        Code::ConnectTimeoutApplication,
+        Confidence::Certain,
+        format!("The application gave up the connect to {peer} after {age}; {unanswered}."),
+        "If the time is a round number it is a connect timeout: raise it above the second the kernel takes to send a \
+         lost SYN again, and find out why the peer does not answer.",
+    )
+    .with("round_ms", round(event.age.map(|age| age.millis)))
+}
+
+/// The round time (a whole number of hundreds of milliseconds) that the age is, within 2 % above: timers fire late.
+fn round(age: Option<Millis>) -> Option<Millis> {
+    let age = age?.0;
+    let hundred = (age / 100.0).round() * 100.0;
+    (hundred >= 100.0 && age >= hundred - 8.0 && age <= hundred * 1.02 + 8.0).then_some(Millis(hundred))
+}

@@ -1,0 +1,61 @@
+//! Idle limits: the measured one, the learned one, and the products whose documented one fits.
+
+use super::{
+    super::timeouts::{Kind, Side},
+    Context, two_ticks,
+};
+use crate::{
+    diagnosis::{
+        cause::{Cause, Product},
+        limits::Limit,
+    },
+    event::{Event, Millis, Role},
+};
+
+/// How many products a cause names.
+const MOST_PRODUCTS: usize = 4;
+
+/// Adds the products whose documented idle timeout fits `measured`, for the side that closed. The process name narrows
+/// them only if the closing process is the local one.
+#[must_use]
+pub fn with_products(
+    mut cause: Cause,
+    event: &Event,
+    context: &Context<'_>,
+    side: Side,
+    measured: Millis,
+    process: Option<&str>,
+) -> Cause {
+    let tick = two_ticks(event) / 2.0;
+    cause.products = context
+        .timeouts
+        .fitting(Kind::Idle, side, measured.0, tick, process, MOST_PRODUCTS)
+        .into_iter()
+        .map(|known| Product {
+            product: known.product.clone(),
+            versions: known.versions.clone(),
+            setting: known.setting.clone(),
+            seconds: known.seconds,
+        })
+        .collect();
+    cause
+}
+
+/// The limit learned of the server of this connection.
+#[must_use]
+pub fn learned(event: &Event, context: &Context<'_>) -> Option<Limit> {
+    let server = match event.role {
+        Role::Client => event.peer,
+        Role::Server => event.local,
+        Role::Unknown => return None,
+    };
+    context.limits.of(server.ip, server.port?, event.netns?)
+}
+
+/// Whether `idle` is what the learned limit would have ended: not earlier than the least seen by more than two ticks,
+/// not later than the last by more than a fiftieth.
+#[must_use]
+pub fn fits(idle: Millis, limit: Limit, event: &Event) -> bool {
+    let slack = two_ticks(event);
+    idle.0 >= limit.least.0 - slack && idle.0 <= limit.last.0.max(limit.least.0) * 1.02 + slack
+}

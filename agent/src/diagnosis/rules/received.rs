@@ -1,0 +1,307 @@
+//! Resets that this host received.
+
+use super::{CLOSE_NOTIFY_BYTES, Context, idle, long_idle, moment, peer_name, say, two_ticks, unknown};
+use crate::{
+    diagnosis::{
+        cause::{Cause, Confidence},
+        code::Code,
+        timeouts::Side,
+    },
+    event::{Event, Role},
+};
+
+/// Why a reset was received.
+///
+/// What the end that sent it knows, where that is on this node, comes first: its own state proves more than what can be
+/// seen from here. But some causes are how it was done and not why ([`says_only_how`]); then the pattern seen from here
+/// is the better answer.
+#[must_use]
+pub fn judge(event: &Event, context: &Context<'_>) -> Cause {
+    let own = by_itself(event, context);
+    let Some(sender) = context.sender else { return own };
+    let process = sender.process.clone();
+    let theirs = &sender.cause;
+    let same = theirs.code == own.code;
+    if same || theirs.code == Code::Unknown || (says_only_how(theirs.code) && is_pattern(own.code)) {
+        let confidence = if same { own.confidence.max(theirs.confidence) } else { own.confidence };
+        // The sender's process narrows the products.
+        let products = if theirs.products.is_empty() { own.products.clone() } else { theirs.products.clone() };
+        let how = (!same).then(|| theirs.code.name());
+        return Cause { confidence, products, ..own }.with("sent_by", process).with("sender_cause", how);
+    }
+    let mut cause = theirs.clone();
+    cause.evidence.extend(own.evidence);
+    cause.with("sent_by", process)
+}
+
+/// How a socket was ended or what it answered, not why.
+const fn says_only_how(code: Code) -> bool {
+    matches!(code, Code::LingerZeroClose | Code::ClosedWithUnreadData | Code::ConnectionUnknown | Code::CloseAftermath)
+}
+
+/// What only the receiving end can see: the shape of what went before.
+const fn is_pattern(code: Code) -> bool {
+    matches!(
+        code,
+        Code::LateResetAfterIdle
+            | Code::KeepaliveRace
+            | Code::TransferCancelled
+            | Code::PeerClosedWithoutReading
+            | Code::ConnectionUnknownAtPeer
+            | Code::AbortedBeforeAccept
+    )
+}
+
+fn by_itself(event: &Event, context: &Context<'_>) -> Cause {
+    match event.tcp.state {
+        Some("FIN_WAIT1" | "FIN_WAIT2" | "CLOSING" | "LAST_ACK" | "TIME_WAIT") => aftermath(event),
+        Some("CLOSE_WAIT") => after_the_peers_fin(event, context),
+        Some("SYN_RECV") => aborted_before_accept(event),
+        Some("ESTABLISHED") if event.facts.has_file == Some(false) => aborted_before_accept(event),
+        Some("ESTABLISHED") => while_established(event, context),
+        _ => unknown(event),
+    }
+}
+
+/// We had closed, or both had: the RST ends nothing any more.
+fn aftermath(event: &Event) -> Cause {
+    let ago = event.facts.first_fin.as_ref().map_or_else(String::new, |fin| format!(" {} before", say(fin.ms_ago)));
+    Cause::new(
+        Code::CloseAftermath,
+        Confidence::Likely,
+        format!("This end had closed the connection{ago}; the RST of {} only ended the rest of it.", event.peer),
+        "Nothing to do, unless data was still on its way to the peer.",
+    )
+    .with("in_flight_bytes", event.facts.in_flight_bytes)
+}
+
+fn aborted_before_accept(event: &Event) -> Cause {
+    Cause::new(
+        Code::AbortedBeforeAccept,
+        Confidence::Certain,
+        format!("{} reset the connection while it still waited to be accepted.", event.peer),
+        "A health check, or a client that gave up: if it happens often the server accepts too slowly.",
+    )
+    .with("age_ms", event.age.map(|age| age.millis))
+}
+
+/// The peer's FIN had come. Whether the RST was made by a live socket tells what happened to what we sent after it.
+fn after_the_peers_fin(event: &Event, context: &Context<'_>) -> Cause {
+    let in_flight = event.facts.in_flight_bytes.unwrap_or(0);
+    let fin_ago = event.facts.first_fin.as_ref().map(|fin| fin.ms_ago);
+    let ago = fin_ago.map_or_else(|| "some time".to_owned(), say);
+    if event.facts.rst_had_timestamp == Some(true) {
+        return Cause::new(
+            Code::PeerClosedWithoutReading,
+            Confidence::Likely,
+            format!(
+                "{} shut its side down {ago} before, took what came after, and closed without reading it.",
+                event.peer
+            ),
+            "The peer's application closed with our data unread: see what it does after it has shut down its side.",
+        )
+        .with("first_fin_ms_ago", fin_ago);
+    }
+    if in_flight == 0 {
+        return unknown(event);
+    }
+    if let Some(benign) = close_notify(event, fin_ago.map(|ago| ago.0)) {
+        return benign;
+    }
+    let weaker = |confidence| if event.facts.rst_had_timestamp.is_none() { Confidence::Possible } else { confidence };
+    if event.role == Role::Server {
+        return Cause::new(
+            Code::ClientGone,
+            weaker(Confidence::Likely),
+            format!("The client {} had closed the connection {ago} before this server answered.", event.peer),
+            "If the client gave up too early raise its timeout; else this server is slow.",
+        )
+        .with("service_ms", event.idle.gap_before_last_send)
+        .with("client_closed_ms_ago", fin_ago);
+    }
+    let idle_then = event.facts.first_fin.as_ref().and_then(|fin| fin.idle_rx_ms);
+    let gap = event.idle.gap_before_last_send;
+    let reused = gap.map_or_else(String::new, |gap| format!(" after {} idle", say(gap)));
+    let served = event.tcp.bytes_received.unwrap_or(0) > 0;
+    let summary = match idle_then {
+        Some(idle) if served => format!(
+            "{} had closed this connection after {} idle, {ago} before; it was used again{reused}.",
+            event.peer,
+            say(idle)
+        ),
+        _ if served => format!("{} had closed this connection {ago} before; it was used again{reused}.", event.peer),
+        _ => format!("{} had closed this fresh connection {ago} before anything was sent on it.", event.peer),
+    };
+    let certainty = if served && event.role == Role::Client { Confidence::Likely } else { Confidence::Possible };
+    let cause = Cause::new(
+        Code::StaleConnectionReuse,
+        weaker(certainty),
+        summary,
+        "Make the idle timeout of this client's or proxy's connection pool shorter than the server's, and retry.",
+    )
+    .with("peer_idle_timeout_ms", if served { idle_then } else { None })
+    .with("gap_before_last_send_ms", gap)
+    .with("first_fin_ms_ago", fin_ago);
+    match idle_then {
+        // The peer's own process is not known here, so every product that fits is a candidate.
+        Some(idle) if served => idle::with_products(cause, event, context, Side::Server, idle, None),
+        _ => cause,
+    }
+}
+
+/// A client's last write (a TLS close_notify) left as the server's FIN arrived, with the exchange complete and nothing
+/// idle about it.
+fn close_notify(event: &Event, fin_ago: Option<f64>) -> Option<Cause> {
+    let short = moment(event) + 50.0;
+    let (rx, tx) = (event.idle.rx?, event.idle.tx?);
+    let is_notify = event.facts.in_flight_bytes.is_some_and(|bytes| CLOSE_NOTIFY_BYTES.contains(&bytes));
+    if !is_notify || rx.0 > short || tx.0 > short || fin_ago? > short {
+        return None;
+    }
+    Some(
+        Cause::new(
+            Code::TlsCloseNotify,
+            Confidence::Possible,
+            format!(
+                "{} closed, and a last message of {} bytes crossed its FIN: the size of a TLS close_notify.",
+                event.peer,
+                event.facts.in_flight_bytes.unwrap_or(0)
+            ),
+            "Nothing to do: the exchange was complete.",
+        )
+        .with("in_flight_bytes", event.facts.in_flight_bytes),
+    )
+}
+
+/// No FIN either way.
+fn while_established(event: &Event, context: &Context<'_>) -> Cause {
+    let facts = &event.facts;
+    let received = event.tcp.bytes_received.unwrap_or(0);
+    let in_flight = facts.in_flight_bytes.unwrap_or(0);
+    let just_sent = event.idle.tx.is_some_and(|tx| tx.0 <= moment(event));
+    if facts.rst_had_timestamp == Some(false) {
+        return made_by_no_socket(event, received, in_flight, just_sent);
+    }
+    let sure = if facts.rst_had_timestamp == Some(true) { Confidence::Likely } else { Confidence::Possible };
+    if facts.unsent_bytes.unwrap_or(0) > 0 {
+        return Cause::new(
+            Code::TransferCancelled,
+            sure,
+            format!(
+                "{} ended a running transfer: {} bytes were sent and not acknowledged, {} more waited.",
+                event.peer,
+                in_flight,
+                facts.unsent_bytes.unwrap_or(0)
+            ),
+            "The receiver cancelled, or refused an upload: look at what it answered and at its timeouts.",
+        )
+        .with("unsent_bytes", facts.unsent_bytes)
+        .with("in_flight_bytes", facts.in_flight_bytes);
+    }
+    if let Some(race) = race(event, context, just_sent, in_flight) {
+        return race;
+    }
+    let asked_last = match (event.idle.rx, event.idle.tx) {
+        (Some(rx), Some(tx)) => rx.0 - tx.0 > two_ticks(event),
+        _ => false,
+    };
+    let gap = event.idle.gap_before_last_send.filter(|_| asked_last);
+    if let (Some(gap), 0) = (gap, in_flight)
+        && gap.0 >= long_idle(event)
+        && received > 0
+    {
+        let waited = event.idle.tx.map_or_else(String::new, |tx| format!(" {} later", say(tx)));
+        return Cause::new(
+            Code::LateResetAfterIdle,
+            sure,
+            format!(
+                "A request sent after {} idle was acknowledged by {}, never answered, and reset{waited}.",
+                say(gap),
+                event.peer
+            ),
+            "Something between (a provider's load balancer) dropped the idle connection behind it: make the pool's idle \
+             timeout shorter than the gap.",
+        )
+        .with("gap_before_last_send_ms", Some(gap))
+        .with("waited_ms", event.idle.tx)
+        .with("idle_rx_ms", event.idle.rx);
+    }
+    let never_answered = received == 0 && event.tcp.bytes_sent.unwrap_or(0) > 0;
+    if asked_last || never_answered {
+        let waited = event.idle.tx.map_or_else(String::new, |tx| format!(" {}", say(tx)));
+        return Cause::new(
+            Code::PeerAbortedWithRequestPending,
+            sure,
+            format!("{} aborted the connection{waited} after the last data sent to it, without an answer.", event.peer),
+            "Look at the peer: a crash, a restart, a timeout of its own, or a proxy that gave up behind it.",
+        )
+        .with("waited_ms", event.idle.tx)
+        .with("bytes_received", event.tcp.bytes_received);
+    }
+    Cause::new(
+        Code::PeerAbortedIdle,
+        sure,
+        format!(
+            "{} aborted the connection with nothing outstanding, {} after the last data.",
+            event.peer,
+            event.idle.either().map_or_else(|| "some time".to_owned(), say)
+        ),
+        "Its application, its proxy or an administrator ended it: harmless if the next use opens a new connection.",
+    )
+    .with("idle_ms", event.idle.either())
+}
+
+/// The RST carried no timestamp: whoever made it had no socket for the connection.
+fn made_by_no_socket(event: &Event, received: u64, in_flight: u32, just_sent: bool) -> Cause {
+    if received == 0 && event.role == Role::Client {
+        return Cause::new(
+            Code::AcceptQueueOverflow,
+            Confidence::Possible,
+            format!(
+                "{} reset this fresh connection without having a socket for it: a full accept queue with \
+                 tcp_abort_on_overflow, or a firewall.",
+                event.peer
+            ),
+            "On the server look at nstat TcpExtListenOverflows and net.ipv4.tcp_abort_on_overflow, then for reject rules.",
+        )
+        .with("age_ms", event.age.map(|age| age.millis));
+    }
+    let gap = event.idle.gap_before_last_send;
+    let after = gap
+        .filter(|gap| gap.0 >= long_idle(event))
+        .map_or_else(String::new, |gap| format!(" (after {} idle)", say(gap)));
+    Cause::new(
+        Code::ConnectionUnknownAtPeer,
+        if in_flight > 0 && just_sent { Confidence::Likely } else { Confidence::Possible },
+        format!("{} did not know this connection any more{after}: what it was sent was answered by no socket.", event.peer),
+        "A restart, a failover, or a NAT, load-balancer or firewall entry that expired or was replaced: keep idle times \
+         shorter than that entry's, or send TCP keepalives.",
+    )
+    .with("gap_before_last_send_ms", gap)
+    .with("in_flight_bytes", event.facts.in_flight_bytes)
+}
+
+/// We had just asked after a pause as long as the server's idle limit: its timer fired with the request in its queue.
+fn race(event: &Event, context: &Context<'_>, just_sent: bool, in_flight: u32) -> Option<Cause> {
+    let gap = event.idle.gap_before_last_send?;
+    if event.role != Role::Client || !just_sent || gap.0 < long_idle(event) || event.tcp.bytes_received? == 0 {
+        return None;
+    }
+    let learned = idle::learned(event, context).filter(|limit| idle::fits(gap, *limit, event));
+    let cause = Cause::new(
+        Code::KeepaliveRace,
+        if learned.is_some() { Confidence::Likely } else { Confidence::Possible },
+        format!(
+            "A request sent after {} idle was reset at once by {}: its idle timer fired while the request arrived.",
+            say(gap),
+            peer_name(event)
+        ),
+        "Make this client's or proxy's pool idle timeout shorter than the server's, and retry.",
+    )
+    .with("gap_before_last_send_ms", Some(gap))
+    .with("learned_idle_limit_ms", learned.map(|limit| limit.last))
+    .with("in_flight_bytes", Some(in_flight));
+    let cause = idle::with_products(cause, event, context, Side::Server, gap, None);
+    // Neither learned nor documented: a server that dies at that moment looks the same.
+    (learned.is_some() || !cause.products.is_empty()).then_some(cause)
+}

@@ -1,0 +1,367 @@
+//! Resets that this host sent.
+
+use super::{CLOSE_NOTIFY_BYTES, Context, idle, local_name, long_idle, moment, peer_name, say, unknown};
+use crate::{
+    diagnosis::{
+        cause::{Cause, Confidence},
+        code::Code,
+        timeouts::Side,
+    },
+    event::{Event, Role, Socket},
+};
+
+/// Why a reset was sent.
+#[must_use]
+pub fn judge(event: &Event, context: &Context<'_>) -> Cause {
+    let cause = match (event.socket, &event.facts.segment) {
+        (Socket::Full, None) => by_itself(event, context),
+        (Socket::Full, Some(_)) => by_a_dying_socket(event, context),
+        (_, Some(_)) => for_nobody(event, context),
+        (_, None) => unknown(event),
+    };
+    cause.with("kernel_reason", event.kernel_reason.clone())
+}
+
+/// Whoever owns the socket sent it, answering nothing.
+fn by_itself(event: &Event, context: &Context<'_>) -> Cause {
+    let facts = &event.facts;
+    let reason = event.kernel_reason.as_deref();
+    let unread = event.tcp.unread_bytes.unwrap_or(0);
+    let ended = facts.ended_before == Some(true);
+    let named = |name: &str| reason == Some(name);
+    let who = facts.actor.as_ref().map_or_else(|| local_name(event).to_owned(), |actor| actor.comm.clone());
+    let proved = |by_reason: bool| if by_reason { Confidence::Certain } else { Confidence::Likely };
+
+    if named("TCP_KEEPALIVE_TIMEOUT") || (!ended && facts.actor.is_none() && facts.probes.unwrap_or(0) > 0) {
+        let probes = facts.probes.unwrap_or(0);
+        return Cause::new(
+            Code::KeepaliveTimeout,
+            proved(named("TCP_KEEPALIVE_TIMEOUT")),
+            format!("{} did not answer {probes} TCP keepalive probes.", event.peer),
+            "The path or the peer is gone: look for a dead node, a firewall or a NAT entry that expired.",
+        )
+        .with("probes", facts.probes)
+        .with("silent_ms", event.idle.ack);
+    }
+    if named("TCP_ABORT_ON_MEMORY") {
+        return Cause::new(
+            Code::OrphanOutOfMemory,
+            Confidence::Certain,
+            "The kernel had too little memory or too many closed sockets to finish this connection properly.",
+            "Look at nstat TcpExtTCPAbortOnMemory, net.ipv4.tcp_max_orphans and net.ipv4.tcp_mem.",
+        );
+    }
+    let orphan_timer = !ended && facts.has_file == Some(false) && event.tcp.state == Some("FIN_WAIT2");
+    if named("TCP_ABORT_ON_LINGER") || orphan_timer {
+        return Cause::new(
+            Code::Linger2,
+            proved(named("TCP_ABORT_ON_LINGER")),
+            format!("{who} had closed this connection and {} did not close its side in time.", event.peer),
+            "Find out why the peer keeps a connection open that was closed; TCP_LINGER2 and tcp_fin_timeout set the time.",
+        );
+    }
+    if !ended {
+        return match &facts.actor {
+            Some(actor) => Cause::new(
+                Code::DestroyedByAdmin,
+                Confidence::Certain,
+                format!("{} (pid {}) destroyed this connection from outside its process.", actor.comm, actor.pid),
+                "Find out who runs it: ss -K and some CNI plug-ins destroy sockets (SOCK_DESTROY).",
+            ),
+            None => unknown(event),
+        };
+    }
+    // Before accept() nobody holds the connection, so whoever ended it closed the listener.
+    if facts.has_file == Some(false) && facts.linger_ms.is_none() && facts.shutdown != Some("both") {
+        return Cause::new(
+            Code::ListenerClosed,
+            Confidence::Certain,
+            format!("{who} closed its listener while {} still waited to be accepted.", event.peer),
+            "Let the server drain its queue before it closes the listener, or take it out of the load balancer earlier.",
+        );
+    }
+    if let Some(actor) = facts.actor.as_ref().filter(|actor| actor.exiting) {
+        let how = match (actor.signal, actor.exit_status) {
+            (Some(signal), _) => format!("was ended by signal {signal}"),
+            (None, Some(status)) => format!("exited with status {status}"),
+            (None, None) => "exited".to_owned(),
+        };
+        return Cause::new(
+            Code::ProcessExit,
+            Confidence::Certain,
+            format!("{} (pid {}) {how} with this connection open and {unread} bytes unread.", actor.comm, actor.pid),
+            "Find out why it ended (OOM killer, crash, rollout); let it finish its connections before it exits.",
+        )
+        .with("unread_bytes", event.tcp.unread_bytes)
+        .with("signal", actor.signal);
+    }
+    if unread > 0 {
+        return unread_data(event, context, &who, unread);
+    }
+    if facts.linger_ms.is_some_and(|linger| linger.0 == 0.0) {
+        return linger_zero(event, context, &who);
+    }
+    if facts.shutdown != Some("both") {
+        return Cause::new(
+            Code::Disconnect,
+            Confidence::Certain,
+            format!("{who} disconnected the socket (connect to AF_UNSPEC) from {}.", event.peer),
+            "It is the application's own doing; see why it disconnects sockets that are connected.",
+        );
+    }
+    unknown(event)
+}
+
+/// close() with received data unread. Why the application closed is told by what came before.
+fn unread_data(event: &Event, context: &Context<'_>, who: &str, unread: u32) -> Cause {
+    let peer = peer_name(event);
+    let sent = event.tcp.bytes_sent.unwrap_or(0);
+    let cause = if let Some(connect) = context.recent.failed_connect(event) {
+        let after = connect.age.map_or_else(String::new, |age| format!(" after {}", say(age)));
+        Cause::new(
+            Code::ProxyConnectTimeout,
+            Confidence::Likely,
+            format!("{who} gave up connecting to {}{after} and closed this connection for it.", connect.peer),
+            "Find out why the upstream does not answer, and raise the proxy's connect timeout (Istio: connectTimeout) \
+             above a second so that one lost SYN is survived.",
+        )
+        .with("upstream", Some(connect.peer.clone()))
+        .with("connect_ms", connect.age)
+    } else if let Some(race) = race(event, context, who) {
+        race
+    } else if event.role == Role::Server && sent > 0 && recent(event) {
+        Cause::new(
+            Code::EarlyResponseClose,
+            Confidence::Likely,
+            format!(
+                "{who} answered and closed while the request was still arriving: {unread} bytes of it were unread."
+            ),
+            "Often an error answer (413, 401) to an upload: let the server read the rest before it closes.",
+        )
+    } else if event.role == Role::Client && event.tcp.bytes_received.unwrap_or(0) > u64::from(unread) {
+        Cause::new(
+            Code::TransferCancelled,
+            Confidence::Likely,
+            format!("{who} stopped reading a running answer and closed with {unread} bytes unread."),
+            "The client cancelled: a timeout or a user's doing. If not, read the answer to its end before closing.",
+        )
+    } else {
+        Cause::new(
+            Code::ClosedWithUnreadData,
+            Confidence::Certain,
+            format!("{who} closed this connection with {unread} bytes from {peer} unread."),
+            "Read to the end, or shut down and drain, before closing.",
+        )
+    };
+    cause.with("unread_bytes", Some(unread)).with("idle_tx_ms", event.idle.tx).with("idle_rx_ms", event.idle.rx)
+}
+
+/// The request lay in the receive queue when the server closed for idleness: its last answer is one idle limit ago.
+fn race(event: &Event, context: &Context<'_>, who: &str) -> Option<Cause> {
+    let (tx, rx) = (event.idle.tx?, event.idle.rx?);
+    if event.role != Role::Server || tx.0 < long_idle(event) || rx.0 > moment(event) {
+        return None;
+    }
+    let learned = idle::learned(event, context).filter(|limit| idle::fits(tx, *limit, event));
+    let cause = Cause::new(
+        Code::KeepaliveRace,
+        if learned.is_some() { Confidence::Likely } else { Confidence::Possible },
+        format!(
+            "{who} closed this connection after {} idle, {} after the next request had arrived unread.",
+            say(tx),
+            say(rx)
+        ),
+        "Make the server's idle timeout longer than that of the clients' pools, and let clients retry.",
+    )
+    .with("server_idle_ms", Some(tx))
+    .with("learned_idle_limit_ms", learned.map(|limit| limit.last));
+    Some(idle::with_products(cause, event, context, Side::Server, tx, context.process))
+}
+
+fn linger_zero(event: &Event, context: &Context<'_>, who: &str) -> Cause {
+    if let Some(connect) = context.recent.failed_connect(event) {
+        return Cause::new(
+            Code::ProxyConnectTimeout,
+            Confidence::Likely,
+            format!("{who} could not connect to {} and reset this connection for it.", connect.peer),
+            "Find out why the upstream does not answer, and raise the proxy's connect timeout.",
+        )
+        .with("upstream", Some(connect.peer.clone()))
+        .with("connect_ms", connect.age);
+    }
+    if let Some(reset) = context.recent.received_reset(event) {
+        return Cause::new(
+            Code::ProxiedReset,
+            Confidence::Likely,
+            format!("{who} passed on a reset that it had just received from {}.", reset.peer),
+            "Look at the line of that other connection: the cause is there.",
+        )
+        .with("other_side", Some(reset.peer.clone()));
+    }
+    Cause::new(
+        Code::LingerZeroClose,
+        Confidence::Certain,
+        format!("{who} closed this connection with SO_LINGER 0, which sends a RST instead of a FIN."),
+        "It is the application's choice (health checks and some proxies do it); close without SO_LINGER 0 to end \
+         connections properly.",
+    )
+}
+
+/// A socket that was shut for reading was sent data (`TCP_ABORT_ON_DATA`), or did not like what it was sent.
+fn by_a_dying_socket(event: &Event, context: &Context<'_>) -> Cause {
+    let facts = &event.facts;
+    if event.tcp.state == Some("SYN_SENT") || event.tcp.state == Some("SYN_RECV") {
+        return unknown(event);
+    }
+    if !facts.data_without_reader && event.kernel_reason.as_deref() != Some("TCP_ABORT_ON_DATA") {
+        return unknown(event);
+    }
+    if facts.has_file == Some(true) {
+        return Cause::new(
+            Code::DataAfterShutdown,
+            Confidence::Certain,
+            format!("{} sent data after this application had shut the connection down for reading.", event.peer),
+            "Close instead of shutdown(SHUT_RDWR), or read until the peer closes.",
+        )
+        .with("first_fin_ms_ago", facts.first_fin.as_ref().map(|fin| fin.ms_ago));
+    }
+    after_our_close(event, context, Confidence::Certain)
+}
+
+/// A mini-socket, a listener or nobody answered.
+fn for_nobody(event: &Event, context: &Context<'_>) -> Cause {
+    let Some(segment) = &event.facts.segment else { return unknown(event) };
+    let has = |name: &str| segment.flags.split(',').any(|flag| flag == name);
+    let peer = event.peer;
+    if event.kernel_reason.as_deref() == Some("INVALID_SYN") && !has("SYN") {
+        return Cause::new(
+            Code::AcceptQueueOverflow,
+            Confidence::Certain,
+            format!("The accept queue of {} was full and tcp_abort_on_overflow is set: {peer} was reset.", event.local),
+            "Accept faster or raise the backlog (and net.core.somaxconn); nstat TcpExtListenOverflows counts them.",
+        );
+    }
+    if has("SYN") && has("ACK") {
+        let given_up = event.facts.closed_from == Some("SYN_SENT");
+        return Cause::new(
+            Code::LateSynAck,
+            if given_up { Confidence::Certain } else { Confidence::Likely },
+            format!("The SYN-ACK of {peer} came when nobody here was connecting any more."),
+            "Nothing to do about this reset; see the failed connect's own line for why it was given up.",
+        )
+        .with("given_up_ms_ago", event.facts.closed_ms_ago);
+    }
+    if has("SYN") {
+        return Cause::new(
+            Code::PortClosed,
+            Confidence::Certain,
+            format!("{peer} tried to connect to {}, where nobody listens.", event.local),
+            "Start the service, or find out who sends it there (an old endpoint, a scanner).",
+        );
+    }
+    let Some(closed) = event.facts.closed_ms_ago else { return unknown_connection(event, segment.payload_bytes) };
+    let by_fin = event.facts.first_fin.is_some();
+    let nothing_new = segment.payload_bytes == 0;
+    if nothing_new || !by_fin {
+        return Cause::new(
+            Code::CloseAftermath,
+            if by_fin { Confidence::Likely } else { Confidence::Certain },
+            format!("{peer} sent {} for a connection that had ended here {} before.", segment.flags, say(closed)),
+            "Nothing to do about this reset; the connection's end has its own cause.",
+        )
+        .with("closed_ms_ago", Some(closed));
+    }
+    after_our_close(event, context, Confidence::Certain)
+}
+
+/// Data for a connection that both sides knew to be half closed or closed: by whom, and how idle it was then.
+fn after_our_close(event: &Event, context: &Context<'_>, confidence: Confidence) -> Cause {
+    let Some(fin) = &event.facts.first_fin else { return unknown(event) };
+    let ago = say(fin.ms_ago);
+    let idle_then = fin.idle_rx_ms.zip(fin.idle_tx_ms).map(|(rx, tx)| if rx < tx { rx } else { tx });
+    if fin.by == "local" && event.role == Role::Client {
+        return Cause::new(
+            Code::ClientGone,
+            confidence,
+            format!("This client had closed the connection {ago} before the server sent more of its answer."),
+            "If the client gave up too early raise its timeout; else the server is slow.",
+        )
+        .with("closed_ms_ago", Some(fin.ms_ago))
+        .with("idle_at_close_ms", idle_then);
+    }
+    if fin.by == "peer" {
+        return Cause::new(
+            Code::CloseAftermath,
+            Confidence::Likely,
+            format!("{} had closed first, {ago} before, and sent more.", event.peer),
+            "Nothing to do about this reset.",
+        );
+    }
+    if let Some(benign) = close_notify(event, idle_then) {
+        return benign;
+    }
+    let (idle_text, reuse) = match idle_then {
+        Some(idle) => (format!(" after {} idle", say(idle)), idle.0 + fin.ms_ago.0),
+        None => (String::new(), fin.ms_ago.0),
+    };
+    let who = context.process.unwrap_or(local_name(event)).to_owned();
+    let cause = Cause::new(
+        Code::StaleConnectionReuse,
+        if event.role == Role::Server { confidence } else { Confidence::Likely },
+        format!(
+            "{who} had closed this connection {ago} before{idle_text}; {} used it again {} after the last data.",
+            peer_name(event),
+            say(crate::event::Millis(reuse))
+        ),
+        "Make the server's idle timeout longer than the idle timeout of the client's or proxy's connection pool.",
+    )
+    .with("closed_ms_ago", Some(fin.ms_ago))
+    .with("idle_at_close_ms", idle_then);
+    match idle_then {
+        Some(idle) if idle.0 >= long_idle(event) => {
+            idle::with_products(cause, event, context, Side::Server, idle, context.process)
+        }
+        _ => cause,
+    }
+}
+
+/// The client's last message, of the size of a TLS close_notify, crossed our FIN; the exchange was complete and nothing
+/// about it idle.
+fn close_notify(event: &Event, idle_at_fin: Option<crate::event::Millis>) -> Option<Cause> {
+    let short = moment(event) + 50.0;
+    let fin = event.facts.first_fin.as_ref()?;
+    let bytes = event.facts.segment.as_ref()?.payload_bytes;
+    if !CLOSE_NOTIFY_BYTES.contains(&bytes) || fin.ms_ago.0 > short || idle_at_fin?.0 > short {
+        return None;
+    }
+    Some(
+        Cause::new(
+            Code::TlsCloseNotify,
+            Confidence::Possible,
+            format!("{} sent {bytes} bytes as this end closed: the size of a TLS close_notify.", event.peer),
+            "Nothing to do: the exchange was complete.",
+        )
+        .with("payload_bytes", Some(bytes)),
+    )
+}
+
+/// Neither a socket nor a memory of one.
+fn unknown_connection(event: &Event, payload: u32) -> Cause {
+    let segment = event.facts.segment.as_ref().map_or("", |segment| segment.flags.as_str());
+    Cause::new(
+        Code::ConnectionUnknown,
+        Confidence::Likely,
+        format!(
+            "{} sent {segment} with {payload} bytes for a connection that this host does not know (and has not known for \
+             two minutes, or since rstscope started).",
+            event.peer
+        ),
+        "A restart, failover, or a NAT or load-balancer entry that expired or moved: compare with the peer's view.",
+    )
+}
+
+/// Whether data last went and came within a moment.
+fn recent(event: &Event) -> bool {
+    let short = |millis: Option<crate::event::Millis>| millis.is_some_and(|millis| millis.0 <= moment(event) + 50.0);
+    short(event.idle.rx) && short(event.idle.tx)
+}
