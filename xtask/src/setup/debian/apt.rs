@@ -78,7 +78,7 @@ impl PrivateApt {
     pub fn download_with_dependencies(&self, package: &str, suite: &str) -> Result<Vec<PathBuf>> {
         let mut command = self.command("apt-get");
         // Nothing of the system's is going to change, so its lock, which is root's, is not needed.
-        command.args(["-o", "Debug::NoLocking=true", "install", "--download-only", "--yes", "--quiet"]);
+        command.args(["-o", "Debug::NoLocking=true", "install", "--download-only", "--yes", "--quiet=2"]);
         command.args(["--no-install-recommends", "--target-release", suite, package]);
         child::run_on_stderr(&mut command, TRY_AGAIN)?;
         packages_in(&self.folder.join("cache/archives"))
