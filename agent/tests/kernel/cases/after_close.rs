@@ -72,7 +72,7 @@ fn check_client(agent: &mut Agent, netns: &Netns, story: &Story, family: Family,
     near(&received, "/age_ms", &story.born.until(written));
     near(&received, "/idle/rx_ms", &story.answered.until(written));
     near(&received, "/idle/gap_before_last_send_ms", &story.answered.until(written));
-    near(&received, "/idle/tx_ms", &(0.0..=0.0));
+    near(&received, "/idle/tx_ms", &written.until(written));
     near(&received, "/facts/first_fin/ms_ago", &story.closed.until(written));
     near(&received, "/facts/first_fin/idle_rx_ms", &story.answered.until(&story.closed));
     agent.nothing_more(netns);
