@@ -36,6 +36,24 @@ pub struct Outcome {
     pub timed_out: bool,
 }
 
+impl Outcome {
+    /// Why this is a failure, if it is one.
+    pub fn complaint(&self) -> Option<String> {
+        match &self.verdict {
+            None if self.timed_out => Some("the guest took too long and was ended".to_owned()),
+            None => Some("the guest ended before the tests did".to_owned()),
+            Some(verdict) => verdict.complaint(),
+        }
+    }
+
+    /// How many tests the output says ended in this way.
+    pub fn count(&self, how: &str) -> usize {
+        let results = self.output.lines().find_map(|line| line.trim().strip_prefix("test result: "));
+        let counts = results.unwrap_or_default().split([';', '.']);
+        counts.filter_map(|count| count.trim().strip_suffix(how)?.trim().parse().ok()).next().unwrap_or(0)
+    }
+}
+
 /// Runs a kernel with an archive as its file system, in a folder that exists.
 pub fn run(qemu: &Qemu, kernel: &Path, archive: &[u8], folder: &Path) -> Result<Outcome> {
     let place = |name: &str| -> PathBuf { folder.join(name) };
@@ -79,4 +97,18 @@ pub fn run(qemu: &Qemu, kernel: &Path, archive: &[u8], folder: &Path) -> Result<
         taken: start.elapsed(),
         timed_out,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_counted() {
+        let output = "test a ... ok\n\ntest result: FAILED. 57 passed; 2 failed; 1 ignored; 0 measured\n".to_owned();
+        let outcome =
+            Outcome { output, console: String::new(), verdict: None, taken: Duration::ZERO, timed_out: false };
+        assert_eq!((outcome.count("passed"), outcome.count("failed")), (57, 2));
+        assert!(outcome.complaint().is_some());
+    }
 }
