@@ -16,7 +16,10 @@ mod modules;
 mod qemu;
 mod verdict;
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, File},
+    path::Path,
+};
 
 use anyhow::{Context, Error, Result, bail};
 
@@ -48,6 +51,9 @@ pub fn perform(options: &Vm) -> Result<()> {
     arguments.push("--locked");
     let programs = cargo::build(&arguments)?;
     let scratch = cargo::target_folder()?.join("vm");
+    let lock = scratch.with_extension("lock");
+    let lock = File::create(&lock).with_context(|| format!("cannot write {}", lock.display()))?;
+    lock.try_lock().context("another `cargo xtask vm` uses this target folder")?;
     child::remove_folder(&scratch)?;
     fs::create_dir_all(&scratch).with_context(|| format!("cannot make the folder {}", scratch.display()))?;
     let programs = Programs::collect(

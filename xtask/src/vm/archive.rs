@@ -58,13 +58,9 @@ impl Archive {
         let length = u32::try_from(content.len()).expect("no file of the guest's is as large as 4 GiB");
         // inode, mode, user, group, links, time, length, device, device of the node itself, length of the name, checksum
         let name_length = u32::try_from(name.len() + 1).expect("paths are short");
-        let fields =
-            [self.entries, mode, 0, 0, links, 0, length, 0, 0, device.0, device.1, name_length, 0].map(|field| {
-                let hex: String = format!("{field:08x}");
-                hex
-            });
+        let fields = [self.entries, mode, 0, 0, links, 0, length, 0, 0, device.0, device.1, name_length, 0];
         self.bytes.extend_from_slice(b"070701");
-        self.bytes.extend_from_slice(fields.concat().as_bytes());
+        self.bytes.extend(fields.iter().flat_map(|field| format!("{field:08x}").into_bytes()));
         self.bytes.extend_from_slice(name.as_bytes());
         self.bytes.push(0);
         self.pad();

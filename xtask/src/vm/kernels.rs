@@ -74,9 +74,12 @@ pub fn fetch(kernel: Kernel, cache: &Path) -> Result<Unpacked> {
         return find_in(kernel, folder);
     }
     match (newest(kernel, cache), known) {
-        (Ok(folder), _) => {
+        (Ok(folder), known) => {
             let name = folder.file_name().and_then(|name| name.to_str()).context("packages' names are ASCII")?;
             fs::write(&last, name).with_context(|| format!("cannot write {}", last.display()))?;
+            if let Some(old) = known.filter(|old| *old != folder) {
+                child::remove_folder(&old)?;
+            }
             find_in(kernel, &folder)
         }
         (Err(error), Some(folder)) => {

@@ -88,6 +88,8 @@ pub fn run(qemu: &Qemu, kernel: &Path, archive: &[u8], folder: &Path) -> Result<
         }
         thread::sleep(Duration::from_millis(100));
     };
+    // It is large and made anew each time; the rest stays to be looked at.
+    fs::remove_file(place("initrd")).context("cannot remove the guest's file system")?;
     let read = |name: &str| String::from_utf8_lossy(&fs::read(place(name)).unwrap_or_default()).into_owned();
     let output = read("output");
     Ok(Outcome {
