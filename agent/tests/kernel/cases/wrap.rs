@@ -38,7 +38,7 @@ fn idle_time_across_the_wrap() {
         sleep(Duration::from_millis(50));
     }
     sleep(Duration::from_millis(500));
-    let client = pair.client_port();
+    let (client, server) = (pair.client_port(), pair.server_port());
     let (asked, ()) = Step::of(|| pair.client.write_all(&[b'q'; 50]).unwrap());
     std::io::Read::read_exact(&mut pair.server, &mut [0; 50]).unwrap();
     sleep(Duration::from_millis(300));
@@ -52,5 +52,8 @@ fn idle_time_across_the_wrap() {
     near(&received, "/idle/rx_ms", &answered.until(&reset));
     near(&received, "/idle/tx_ms", &asked.until(&reset));
     near(&received, "/idle/gap_before_last_send_ms", &answered.until(&asked));
+    let sent = agent.reset(&netns, "sent", server);
+    near(&sent, "/idle/rx_ms", &asked.until(&reset));
+    near(&sent, "/idle/tx_ms", &answered.until(&reset));
     agent.nothing_more(&netns);
 }
