@@ -92,7 +92,8 @@ const VM_EXAMPLES: &str = "\
 Examples:
   cargo xtask vm                    every kernel
   cargo xtask vm 5.10 7.2           the oldest and the newest one
-  cargo xtask vm 6.1 -- linger      the tests whose name contains `linger`";
+  cargo xtask vm 6.1 -- linger      the tests whose name contains `linger`
+  cargo xtask vm -- --ignored       the tests for a machine that has just started";
 
 /// Options of `cargo xtask vm`.
 #[derive(Debug, Args)]

@@ -38,10 +38,11 @@ pub struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    /// Every guest. With a filter the tests after boot are left out: they are found by `-- --ignored`.
+    /// Every guest. With a filter the tests after boot are left out, unless it is what asks for them: `-- --ignored`.
     pub fn all(kernels: &'a [Unpacked], filter: &[String]) -> Vec<Self> {
         let job = |kernel, tests, arguments| Self { kernel, tests, arguments };
-        let usual = kernels.iter().map(|kernel| job(kernel, Tests::Usual, filter.to_vec()));
+        let asked = if filter.iter().any(|word| word == AFTER_BOOT) { Tests::AfterBoot } else { Tests::Usual };
+        let usual = kernels.iter().map(|kernel| job(kernel, asked, filter.to_vec()));
         let after_boot = kernels.iter().map(|kernel| job(kernel, Tests::AfterBoot, vec![AFTER_BOOT.to_owned()]));
         usual.chain(after_boot.filter(|_| filter.is_empty())).collect()
     }
