@@ -87,7 +87,7 @@ pub struct Connection {
     pub fin_idle_rx: u32,
     /// Jiffies since the last data sent, at the first FIN.
     pub fin_idle_tx: u32,
-    /// `signal_struct.group_exit_code` of an exiting closer: the low seven bits are the signal.
+    /// `task_struct.exit_code` of an exiting closer: the low seven bits are the signal.
     pub exit_code: u32,
     /// SYNs sent again before it was established.
     pub syn_retransmits: u32,

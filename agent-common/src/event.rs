@@ -96,7 +96,7 @@ pub struct Event {
     pub tuple: Tuple,
     /// Value of `enum sk_rst_reason`, with [`flag::REASON`].
     pub reason: u32,
-    /// `group_exit_code` of an exiting actor.
+    /// `exit_code` of an exiting actor.
     pub exit_code: u32,
     /// One of [`kind`].
     pub kind: u8,

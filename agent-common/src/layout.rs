@@ -160,9 +160,8 @@ members! {
     TaskGroupLeader: "task_struct"."group_leader" Required;
     TaskComm: "task_struct"."comm" Required;
     TaskStartBoottime: "task_struct"."start_boottime" Optional;
-    TaskSignal: "task_struct"."signal" Optional;
+    TaskExitCode: "task_struct"."exit_code" Optional;
     TaskCgroups: "task_struct"."cgroups" Optional;
-    SignalExitCode: "signal_struct"."group_exit_code" Optional;
 
     CssSetDefault: "css_set"."dfl_cgrp" Optional;
     MemcgCgroup: "mem_cgroup"."css.cgroup" Optional;

@@ -145,11 +145,9 @@ impl Fake {
         fake.net = fake.namespace(NETNS);
         fake.leader = fake.object(&["task_struct"]);
         fake.task = fake.object(&["task_struct"]);
-        let signal = fake.object(&["signal_struct"]);
         let css_set = fake.object(&["css_set"]);
         fake.set(fake.task, Member::TaskStack, STACK);
         fake.set(fake.task, Member::TaskGroupLeader, fake.leader);
-        fake.set(fake.task, Member::TaskSignal, signal);
         fake.set(fake.task, Member::TaskCgroups, css_set);
         fake.set(fake.task, Member::TaskComm, *b"wrk:worker_0\0\0\0\0");
         fake.set(fake.leader, Member::TaskStartBoottime, 5_000_000_000_u64);
@@ -290,10 +288,9 @@ impl Fake {
         self.set(self.task, Member::TaskFlags, flags);
     }
 
-    /// `group_exit_code` of the current task's process.
+    /// `exit_code` of the current task.
     pub fn set_exit_code(&mut self, code: u32) {
-        let signal: u64 = field(self, self.task, Member::TaskSignal);
-        self.set(signal, Member::SignalExitCode, code);
+        self.set(self.task, Member::TaskExitCode, code);
     }
 
     /// Moves the current task.

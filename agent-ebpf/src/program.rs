@@ -1,6 +1,6 @@
 //! Entries, tables and the real kernel, compiled for the eBPF target only.
 
-use core::{ffi::c_void, hint::black_box, mem::MaybeUninit, ptr};
+use core::{cell::Cell, ffi::c_void, hint::black_box, mem::MaybeUninit, ptr};
 
 use agent_common::{
     connection::{Closed, Connection, IdleLimit, Server, Tuple},
@@ -14,7 +14,7 @@ use agent_ebpf::{
 };
 use aya_ebpf::{
     EbpfContext,
-    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel, generated},
+    helpers::{bpf_get_current_pid_tgid, generated},
     macros::{map, raw_tracepoint},
     maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
     programs::RawTracePointContext,
@@ -52,40 +52,46 @@ static NO_CONNECTION: Connection = Connection::NONE;
 
 #[raw_tracepoint]
 fn inet_sock_set_state(context: RawTracePointContext) -> i32 {
+    let Some(kernel) = Running::new(&context, 0) else { return 0 };
     let (sk, old, new): (u64, u32, u32) = (context.arg(0), context.arg(1), context.arg(2));
-    lifecycle::on_state(&Running::new(&context, 0), sk, old as u8, new as u8);
+    lifecycle::on_state(&kernel, sk, old as u8, new as u8);
     0
 }
 
 #[raw_tracepoint]
 fn tcp_destroy_sock(context: RawTracePointContext) -> i32 {
-    lifecycle::on_destroy(&Running::new(&context, 1), context.arg(0));
+    let Some(kernel) = Running::new(&context, 1) else { return 0 };
+    lifecycle::on_destroy(&kernel, context.arg(0));
     0
 }
 
 #[raw_tracepoint]
 fn tcp_rcv_space_adjust(context: RawTracePointContext) -> i32 {
-    lifecycle::on_read(&Running::new(&context, 2), context.arg(0));
+    let Some(kernel) = Running::new(&context, 2) else { return 0 };
+    lifecycle::on_read(&kernel, context.arg(0));
     0
 }
 
 #[raw_tracepoint]
 fn tcp_receive_reset(context: RawTracePointContext) -> i32 {
-    reset::on_receive_reset(&Running::new(&context, 3), context.arg(0));
+    let Some(kernel) = Running::new(&context, 3) else { return 0 };
+    reset::on_receive_reset(&kernel, context.arg(0));
     0
 }
 
 /// For kernels whose `tcp_send_reset` has two arguments.
 #[raw_tracepoint]
 fn tcp_send_reset(context: RawTracePointContext) -> i32 {
-    reset::on_send_reset(&Running::new(&context, 4), context.arg(0), context.arg(1), None);
+    let Some(kernel) = Running::new(&context, 4) else { return 0 };
+    reset::on_send_reset(&kernel, context.arg(0), context.arg(1), None);
     0
 }
 
 /// For kernels whose `tcp_send_reset` names its reason.
 #[raw_tracepoint]
 fn tcp_send_reset_reason(context: RawTracePointContext) -> i32 {
-    reset::on_send_reset(&Running::new(&context, 5), context.arg(0), context.arg(1), Some(context.arg(2)));
+    let Some(kernel) = Running::new(&context, 5) else { return 0 };
+    reset::on_send_reset(&kernel, context.arg(0), context.arg(1), Some(context.arg(2)));
     0
 }
 
@@ -103,13 +109,17 @@ fn clock(_context: RawTracePointContext) -> i32 {
 /// The kernel this program runs in.
 struct Running {
     arguments: u64,
+    /// This CPU's [`Counter::ReadFault`], looked up once: a branch per read would multiply the paths the verifier walks.
+    faults: &'static Cell<u64>,
 }
 
 impl Running {
     /// The context pointer goes through a map to become a plain number: the verifier forbids arithmetic on it, and the
     /// compiler turns two comparisons into a subtraction.
     #[inline(always)]
-    fn new(context: &RawTracePointContext, slot: u32) -> Self {
+    fn new(context: &RawTracePointContext, slot: u32) -> Option<Self> {
+        // SAFETY: this CPU's value of a map that is never freed while the program runs.
+        let faults = unsafe { COUNTERS.get_ptr(Counter::ReadFault as u32)?.cast::<Cell<u64>>().as_ref()? };
         let arguments = match ARGUMENTS.get_ptr_mut(slot) {
             // SAFETY: the pointer is to this CPU's value of a map that is never freed while the program runs.
             Some(place) => unsafe {
@@ -118,7 +128,7 @@ impl Running {
             },
             None => 0,
         };
-        Self { arguments }
+        Some(Self { arguments, faults })
     }
 }
 
@@ -131,14 +141,15 @@ impl Kernel for Running {
 
     #[inline(always)]
     fn read<T: Plain>(&self, address: u64) -> T {
-        // SAFETY: the helper checks the address itself and fails where nothing is mapped; `T` is valid for any bytes.
-        match unsafe { bpf_probe_read_kernel(address as *const T) } {
-            Ok(value) => value,
-            Err(_) => {
-                self.count(Counter::ReadFault);
-                T::default()
-            }
-        }
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the helper checks the address itself and writes as many bytes as there are. Where nothing is mapped
+        // it fails, and writes zeros.
+        let result = unsafe {
+            generated::bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, address as *const c_void)
+        };
+        self.faults.set(self.faults.get() + (result as u64 >> 63));
+        // SAFETY: written above; `T` is valid for any bytes.
+        unsafe { value.assume_init() }
     }
 
     #[inline(always)]

@@ -43,7 +43,8 @@ pub fn read_current<K: Kernel>(kernel: &K, task: &mut Task) {
     task.comm = field(kernel, leader, Member::TaskComm);
 }
 
-/// If the current task is exiting, its `group_exit_code` (the low seven bits are the signal).
+/// If the current task is exiting, its `exit_code` (the low seven bits are the signal). Every kernel sets it before the
+/// files are closed; the process's `group_exit_code` stays 0 before 5.17 if there is but one thread.
 #[inline(always)]
 pub fn exiting<K: Kernel>(kernel: &K) -> Option<u32> {
     let task = kernel.current_task();
@@ -51,12 +52,7 @@ pub fn exiting<K: Kernel>(kernel: &K) -> Option<u32> {
     if flags & EXITING == 0 {
         return None;
     }
-    let signal: u64 = field(kernel, task, Member::TaskSignal);
-    Some(if address(kernel, signal, Member::SignalExitCode) == 0 {
-        0
-    } else {
-        field(kernel, signal, Member::SignalExitCode)
-    })
+    Some(if address(kernel, task, Member::TaskExitCode) == 0 { 0 } else { field(kernel, task, Member::TaskExitCode) })
 }
 
 #[cfg(test)]

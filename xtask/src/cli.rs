@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::vm::kernels::Kernel;
+
 /// Builds, runs and tests rstscope on a machine with nothing but Rust
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES, max_term_width = 100)]
@@ -37,6 +39,9 @@ pub enum Task {
     /// Check everything: format, clippy, docs, unit tests, kernel tests
     #[command(after_help = TEST_EXAMPLES)]
     Test(Test),
+    /// Run the kernel tests on other kernels, which are booted in QEMU without root or KVM
+    #[command(after_help = VM_EXAMPLES)]
+    Vm(Vm),
     /// Build rstscope and install it, as `cargo install` does
     Install(Install),
 }
@@ -79,6 +84,24 @@ pub struct Test {
     #[arg(long)]
     pub release: bool,
     /// For the test programs of the steps `unit` and `kernel`: a part of a test's name, or their own options
+    #[arg(last = true, value_name = "FILTER")]
+    pub filter: Vec<String>,
+}
+
+const VM_EXAMPLES: &str = "\
+Examples:
+  cargo xtask vm                    every kernel
+  cargo xtask vm 5.10 7.2           the oldest and the newest one
+  cargo xtask vm 6.1 -- linger      the tests whose name contains `linger`
+  cargo xtask vm -- --ignored       the tests for a machine that has just started";
+
+/// Options of `cargo xtask vm`.
+#[derive(Debug, Args)]
+pub struct Vm {
+    /// Which kernels, by default all
+    #[arg(value_enum, value_name = "KERNEL")]
+    pub kernels: Vec<Kernel>,
+    /// For the test program: a part of a test's name, or its own options
     #[arg(last = true, value_name = "FILTER")]
     pub filter: Vec<String>,
 }

@@ -2,7 +2,7 @@
 //!
 //! * [`ebpf`]: which tools the kernel side takes and how it is built; shared with `agent/build.rs`.
 //! * [`setup`]: installs those tools where they are missing.
-//! * [`build`], [`run`], [`install`], [`mod@test`]: one sub-command each.
+//! * [`build`], [`run`], [`install`], [`mod@test`], [`vm`]: one sub-command each.
 //! * [`cargo`], [`child`]: how cargo, and any other program, is called.
 
 mod build;
@@ -15,6 +15,7 @@ mod install;
 mod run;
 mod setup;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -25,7 +26,8 @@ use cli::{Cli, Task};
 use setup::Scope;
 
 fn main() -> ExitCode {
-    match perform(Cli::parse().task) {
+    let result = if vm::guest::is_this() { vm::guest::run() } else { perform(Cli::parse().task) };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -40,6 +42,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Build(options) => build::perform(&options),
         Task::Run(options) => run::perform(&options),
         Task::Test(options) => test::perform(&options),
+        Task::Vm(options) => vm::perform(&options),
         Task::Install(options) => install::perform(&options),
     }
 }

@@ -5,7 +5,7 @@
 //! * [`linker`]: bpf-linker, compiled against rustc's LLVM.
 //! * [`system`]: the few programs that come from the system's packages.
 
-mod debian;
+pub mod debian;
 mod library;
 mod linker;
 mod rust;
@@ -24,6 +24,8 @@ pub enum Scope {
     Build,
     /// What building and testing take.
     Everything,
+    /// What testing on other kernels takes as well.
+    Kernels,
 }
 
 /// Sets up without a word when nothing is missing, for commands that are about something else.
@@ -37,14 +39,17 @@ pub fn perform(scope: Scope) -> Result<Tools> {
     let tools = Tools::find().map_err(Error::msg)?;
     let _lock = lock(&tools)?;
     rust::check_version(&tools.rustc)?;
-    if scope == Scope::Everything {
+    if scope != Scope::Build {
         rust::ensure_components()?;
     }
     system::ensure(&system::C_LINKER)?;
     library::ensure(&tools)?;
     linker::ensure(&tools)?;
-    if scope == Scope::Everything {
+    if scope != Scope::Build {
         system::ensure(&system::IP)?;
+    }
+    if scope == Scope::Kernels {
+        system::ensure(&system::XZ)?;
     }
     // What the build script is going to ask.
     tools.check().map_err(Error::msg)?;
@@ -52,7 +57,7 @@ pub fn perform(scope: Scope) -> Result<Tools> {
 }
 
 /// Two set-ups at once would write to the same folders. The lock goes with the process, however it ends.
-fn lock(tools: &Tools) -> Result<File> {
+pub fn lock(tools: &Tools) -> Result<File> {
     let cache = &tools.cache;
     fs::create_dir_all(cache).with_context(|| format!("cannot make the folder {}", cache.display()))?;
     let path = cache.join("lock");

@@ -60,13 +60,15 @@ pub struct Diagnosis {
     recent: Recent,
     limits: Box<dyn Limits + Send>,
     timeouts: Timeouts,
+    sees_every_sender: bool,
 }
 
 impl Diagnosis {
-    /// With idle limits learned by `limits` and documented `timeouts`.
+    /// With idle limits learned by `limits` and documented `timeouts`. `sees_every_sender` tells whether every RST that
+    /// this node's sockets and closed ports send comes here: only then does a missing one mean something.
     #[must_use]
-    pub fn new(limits: Box<dyn Limits + Send>, timeouts: Timeouts) -> Self {
-        Self { join: Join::default(), recent: Recent::default(), limits, timeouts }
+    pub fn new(limits: Box<dyn Limits + Send>, timeouts: Timeouts, sees_every_sender: bool) -> Self {
+        Self { join: Join::default(), recent: Recent::default(), limits, timeouts, sees_every_sender }
     }
 
     /// Takes an event; appends to `out` what is settled by it.
@@ -94,7 +96,7 @@ impl Diagnosis {
     /// Appends to `out` what has waited long enough at `boot_ns`.
     pub fn expire(&mut self, boot_ns: u64, out: &mut Vec<Diagnosed>) {
         while let Some((event, owner)) = self.join.expired(boot_ns) {
-            let missing = join::is_own_address(&event);
+            let missing = self.sees_every_sender && join::is_own_address(&event);
             out.push(self.judge(event, owner, None, missing));
         }
     }

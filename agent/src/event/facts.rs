@@ -233,7 +233,7 @@ fn first_fin_of(
 }
 
 fn actor(task: &agent_common::connection::Task, exiting: bool, code: u32) -> Actor {
-    // `group_exit_code` is what wait(2) hands out: the signal in the low seven bits, else the status above them.
+    // `exit_code` is what wait(2) hands out: the signal in the low seven bits, else the status above them.
     let signal = code & 0x7f;
     Actor {
         pid: task.tgid,

@@ -25,6 +25,9 @@ pub struct Plan {
     pub hooks: Vec<Hook>,
     /// Sentences about what this kernel does not show.
     pub unseen: Vec<String>,
+    /// Resets without a socket are among what is shown.
+    #[serde(skip)]
+    pub shows_every_sender: bool,
 }
 
 /// A hook the kernel does not have.
@@ -80,7 +83,7 @@ pub fn plan(btf: &Btf, learn_readers: bool) -> Result<Plan, MissingHook> {
     unseen.push(
         "resets received by half-open requests and TIME_WAIT sockets: the kernel has no tracepoint there".to_owned(),
     );
-    Ok(Plan { hooks, unseen })
+    Ok(Plan { hooks, unseen, shows_every_sender: arguments >= 3 })
 }
 
 fn require(btf: &Btf, tracepoint: &'static str) -> Result<usize, MissingHook> {

@@ -6,6 +6,7 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{
+        LazyLock,
         atomic::{AtomicU32, Ordering},
         mpsc::{Receiver, RecvTimeoutError, channel},
     },
@@ -17,8 +18,18 @@ use serde_json::Value;
 
 use crate::{netns::Netns, schema};
 
+/// Whether this machine is an emulated one: 20 to 30 times slower, so that tests make less load and wait longer.
+static SLOW: LazyLock<bool> = LazyLock::new(|| std::env::var_os("RSTSCOPE_SLOW_MACHINE").is_some());
+
 /// How long to wait for a line before the test fails.
-const PATIENCE: Duration = Duration::from_secs(20);
+fn patience() -> Duration {
+    Duration::from_secs(if *SLOW { 60 } else { 20 })
+}
+
+/// So many of what makes load: a fifth on a slow machine.
+pub fn scaled(count: usize) -> usize {
+    if *SLOW { count / 5 } else { count }
+}
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -37,6 +48,8 @@ pub struct Agent {
     child: Child,
     lines: Receiver<Value>,
     seen: Vec<Value>,
+    /// What this kernel does not show, as the agent says it.
+    unseen: Vec<String>,
     stderr: Option<JoinHandle<String>>,
     instance: String,
 }
@@ -69,10 +82,16 @@ impl Agent {
             errors.read_to_string(&mut text).expect("stderr is UTF-8");
             text
         });
-        let mut agent = Self { child, lines, seen: Vec::new(), stderr: Some(stderr), instance };
-        let start = agent.next(PATIENCE).expect("rstscope says that it has started");
+        let mut agent = Self { child, lines, seen: Vec::new(), unseen: Vec::new(), stderr: Some(stderr), instance };
+        let Some(start) = agent.next(patience()) else {
+            agent.child.kill().expect("the agent can be killed");
+            let stderr = agent.stderr.take().expect("not stopped yet").join().expect("stderr was read");
+            panic!("rstscope does not say that it has started; it says: {stderr}");
+        };
         assert_eq!(start["type"], "agent", "{start}");
         assert_eq!(start["agent"]["action"], "start", "{start}");
+        let unseen = start["agent"]["unseen"].as_array().map_or(&[][..], Vec::as_slice);
+        agent.unseen = unseen.iter().filter_map(Value::as_str).map(str::to_owned).collect();
         agent
     }
 
@@ -96,7 +115,7 @@ impl Agent {
         if let Some(index) = self.seen.iter().position(&wanted) {
             return self.seen.remove(index);
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         while let Some(left) = deadline.checked_duration_since(Instant::now()) {
             match self.next(left) {
                 Some(line) if wanted(&line) => return line,
@@ -120,6 +139,18 @@ impl Agent {
                 && line["local"]["port"] == local_port
                 && line["local"]["netns"] == inode
         })
+    }
+
+    /// The same for a reset that no full socket sends, unless the agent said that this kernel does not show those: then
+    /// it must not make one up, which [`Self::nothing_more`] asserts.
+    pub fn reset_without_socket(&mut self, netns: &Netns, local_port: u16) -> Option<Value> {
+        let hidden = self.unseen.iter().any(|sentence| sentence.starts_with("resets sent without a socket"));
+        (!hidden).then(|| self.reset(netns, "sent", local_port))
+    }
+
+    /// Whether this kernel names its reasons for a reset.
+    pub fn has_reasons(&self) -> bool {
+        !self.unseen.iter().any(|sentence| sentence.starts_with("the kernel's own reset reason"))
     }
 
     /// Waits for the failed connect to this port, in this namespace.
@@ -166,7 +197,7 @@ impl Agent {
         // SAFETY: the child has not been waited for, so its pid is its own.
         unsafe { libc::kill(self.pid(), libc::SIGINT) };
         let mut rest = std::mem::take(&mut self.seen);
-        while let Some(line) = self.next(PATIENCE) {
+        while let Some(line) = self.next(patience()) {
             rest.push(line);
         }
         let status = self.child.wait().expect("the agent has ended");

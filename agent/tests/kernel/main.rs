@@ -28,18 +28,19 @@ fn main() {
         eprintln!("the kernel tests need root: run `cargo xtask test`, which asks for it");
         std::process::exit(1);
     }
-    let trials = cases::all()
-        .into_iter()
-        .map(|(name, test)| {
-            Trial::test(name, move || {
-                test();
-                Ok(())
-            })
-        })
-        .collect();
+    let trials = cases::all().into_iter().map(trial);
+    let after_boot = cases::CASES_AFTER_BOOT.iter().map(|&case| trial(case).with_ignored_flag(true));
+    let trials = trials.chain(after_boot).collect();
     let mut arguments = Arguments::from_args();
     // One at a time: between fork and exec of one test's child process that child holds the other tests' sockets too, and
     // is then truly the one that closes them last.
     arguments.test_threads = arguments.test_threads.or(Some(1));
     libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn trial((name, test): Case) -> Trial {
+    Trial::test(name, move || {
+        test();
+        Ok(())
+    })
 }

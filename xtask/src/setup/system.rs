@@ -23,6 +23,9 @@ pub const C_LINKER: SystemProgram =
 pub const IP: SystemProgram =
     SystemProgram { name: "ip", purpose: "`ip` for the kernel tests", packages: &["iproute2"] };
 
+/// Kernel modules are compressed with it.
+pub const XZ: SystemProgram = SystemProgram { name: "xz", purpose: "`xz` for kernel modules", packages: &["xz-utils"] };
+
 /// Installs a program's packages where it is missing.
 pub fn ensure(program: &SystemProgram) -> Result<()> {
     if child::find(program.name).is_some() {

@@ -130,7 +130,9 @@ async fn trace(
 
     let (queue, messages) = std::sync::mpsc::sync_channel(QUEUE);
     let (finished, mut pipeline_finished) = oneshot::channel();
-    let diagnosis = Diagnosis::new(limits(&mut tracer), timeouts);
+    // A filter by cgroup leaves out senders in other cgroups.
+    let sees_every_sender = tracer.plan.shows_every_sender && flags.cgroup.is_empty();
+    let diagnosis = Diagnosis::new(limits(&mut tracer), timeouts, sees_every_sender);
     let pipeline = Pipeline::new(flags, sink(flags), attributor, diagnosis, decoder(&tracer));
     let start = start_line(&tracer);
     let pipeline = std::thread::Builder::new()

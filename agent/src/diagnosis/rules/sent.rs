@@ -51,8 +51,9 @@ fn by_itself(event: &Event, context: &Context<'_>) -> Cause {
             "Look at nstat TcpExtTCPAbortOnMemory, net.ipv4.tcp_max_orphans and net.ipv4.tcp_mem.",
         );
     }
-    let orphan_timer = !ended && facts.has_file == Some(false) && event.tcp.state == Some("FIN_WAIT2");
-    if named("TCP_ABORT_ON_LINGER") || orphan_timer {
+    // In FIN_WAIT2 with no file: its timer ran out, or close() itself found a negative TCP_LINGER2.
+    let orphan = facts.has_file == Some(false) && event.tcp.state == Some("FIN_WAIT2");
+    if named("TCP_ABORT_ON_LINGER") || (orphan && (!ended || facts.shutdown == Some("both"))) {
         return Cause::new(
             Code::Linger2,
             proved(named("TCP_ABORT_ON_LINGER")),
@@ -348,9 +349,11 @@ fn close_notify(event: &Event, idle_at_fin: Option<crate::event::Millis>) -> Opt
 /// Neither a socket nor a memory of one.
 fn unknown_connection(event: &Event, payload: u32) -> Cause {
     let segment = event.facts.segment.as_ref().map_or("", |segment| segment.flags.as_str());
+    // A listener whose queue is full answers the same way; only the kernel's reason tells.
+    let listener = event.socket == Socket::Listener && event.kernel_reason.is_none();
     Cause::new(
         Code::ConnectionUnknown,
-        Confidence::Likely,
+        if listener { Confidence::Possible } else { Confidence::Likely },
         format!(
             "{} sent {segment} with {payload} bytes for a connection that this host does not know (and has not known for \
              two minutes, or since rstscope started).",

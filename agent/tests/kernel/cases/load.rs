@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{
     Case,
-    agent::Agent,
+    agent::{Agent, scaled},
     netns::Netns,
     sockets::{Family, linger_zero},
 };
@@ -39,15 +39,15 @@ fn reset_many(netns: &Netns, count: usize) -> Vec<u16> {
 }
 
 fn ten_thousand() {
-    const COUNT: usize = 10_000;
+    let count = scaled(10_000);
     let netns = Netns::new();
     let mut agent = Agent::start(&[]);
     let mut wanted: HashMap<(&str, u16), usize> = HashMap::new();
-    for port in reset_many(&netns, COUNT) {
+    for port in reset_many(&netns, count) {
         *wanted.entry(("sent", port)).or_default() += 1;
         *wanted.entry(("received", port)).or_default() += 1;
     }
-    let lines = gather(&mut agent, &netns, 2 * COUNT);
+    let lines = gather(&mut agent, &netns, 2 * count);
 
     let mut found: HashMap<(&str, u16), usize> = HashMap::new();
     let mut sequences = HashSet::new();
@@ -62,8 +62,8 @@ fn ten_thousand() {
         assert!(sequences.insert(own), "twice: {line}");
     }
     let missing: Vec<_> = wanted.iter().filter(|(key, count)| found.get(*key) != Some(*count)).take(5).collect();
-    assert!(missing.is_empty(), "{} of {} lines; e.g. {missing:?}", lines.len(), 2 * COUNT);
-    assert_eq!(lines.len(), 2 * COUNT);
+    assert!(missing.is_empty(), "{} of {} lines; e.g. {missing:?}", lines.len(), 2 * count);
+    assert_eq!(lines.len(), 2 * count);
     let (rest, summary) = agent.stop();
     let lost: Vec<&Value> = rest.iter().filter(|line| line["type"] == "lost").collect();
     assert!(lost.is_empty(), "{lost:#?}");
@@ -72,19 +72,19 @@ fn ten_thousand() {
 
 /// The agent stands still while more arrives than its smallest buffer holds. What is missing afterwards is what it says.
 fn what_does_not_fit_is_counted() {
-    const COUNT: usize = 2000;
+    let count = scaled(2000);
     let netns = Netns::new();
     let mut agent = Agent::start(&["--ring-bytes", "65536"]);
     // SAFETY: the agent is this test's child and has not been waited for.
     unsafe { libc::kill(agent.pid(), libc::SIGSTOP) };
-    reset_many(&netns, COUNT);
+    reset_many(&netns, count);
     // SAFETY: as above.
     unsafe { libc::kill(agent.pid(), libc::SIGCONT) };
 
     // Other tests of this run share the machine: their events may be among the lost, so at least this many.
     let deadline = Instant::now() + Duration::from_secs(20);
     let (mut resets, mut lost, mut by_cpu) = (0, 0, 0);
-    while resets + lost < 2 * COUNT && Instant::now() < deadline {
+    while resets + lost < 2 * count && Instant::now() < deadline {
         for line in agent.everything(Duration::from_millis(300)) {
             if line["type"] == "lost" && line["lost"]["cause"] == "ring_buffer_full" {
                 lost += line["lost"]["count"].as_u64().unwrap() as usize;
@@ -99,9 +99,9 @@ fn what_does_not_fit_is_counted() {
             }
         }
     }
-    assert!(lost > 0, "a buffer of 64 KiB cannot hold {} events", 2 * COUNT);
+    assert!(lost > 0, "a buffer of 64 KiB cannot hold {} events", 2 * count);
     assert_eq!(lost, by_cpu, "every loss has its CPU");
-    assert!(resets + lost >= 2 * COUNT, "{resets} lines and {lost} lost of {}", 2 * COUNT);
+    assert!(resets + lost >= 2 * count, "{resets} lines and {lost} lost of {}", 2 * count);
     let (_, summary) = agent.stop();
     assert!(summary.contains("ring_buffer_full"), "{summary}");
 }
@@ -109,12 +109,12 @@ fn what_does_not_fit_is_counted() {
 /// Every way in which a connection can end gives its place back. Room for the few connections of tests beside this one.
 fn the_connection_table_does_not_leak() {
     let netns = Netns::new();
-    let agent = Agent::start(&["--connections", "1024"]);
-    reset_many(&netns, 2000);
+    let agent = Agent::start(&["--connections", &scaled(1024).to_string()]);
+    reset_many(&netns, scaled(2000));
     netns.run(|| {
         let listener = Family::V4.listen();
         let address = listener.local_addr().unwrap();
-        for round in 0..2000 {
+        for round in 0..scaled(2000) {
             let client = std::net::TcpStream::connect(address).unwrap();
             let (server, _) = listener.accept().unwrap();
             // Either end closes first, so either end is the one in TIME_WAIT.
@@ -127,7 +127,7 @@ fn the_connection_table_does_not_leak() {
             }
         }
         let refused = Family::V4.listen().local_addr().unwrap();
-        for _ in 0..1000 {
+        for _ in 0..scaled(1000) {
             std::net::TcpStream::connect(refused).unwrap_err();
         }
     });

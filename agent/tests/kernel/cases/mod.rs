@@ -8,10 +8,13 @@ mod lifetime;
 mod load;
 mod owner;
 mod resets;
+mod wrap;
 
 use crate::Case;
 
-/// Every case.
+pub use wrap::CASES_AFTER_BOOT;
+
+/// Every case that any machine can run.
 pub fn all() -> Vec<Case> {
     [
         resets::CASES,

@@ -11,6 +11,8 @@ use anyhow::{Context, Result};
 use super::{release::Distribution, sources::Source};
 use crate::child;
 
+const TRY_AGAIN: &str = "run this again when this machine's mirror can be reached";
+
 /// An apt that neither reads nor changes the system's package lists. It needs no root.
 #[derive(Debug)]
 pub struct PrivateApt {
@@ -28,16 +30,17 @@ impl PrivateApt {
         Ok(Self { folder })
     }
 
-    /// Fetches one suite's package list, in place of the one fetched before. Returns what apt complained about, which
+    /// Fetches these suites' package lists, in place of those fetched before. Returns what apt complained about, which
     /// may be the mirror not having the suite, or nothing of importance: whether the package is there decides.
-    pub fn update(&self, mirror: &Source, suite: &str, distribution: &Distribution) -> Result<Option<String>> {
+    pub fn update(&self, suites: &[(&Source, &str)], distribution: &Distribution) -> Result<Option<String>> {
         let sources = self.folder.join("sources.list");
-        let keyring = mirror.signed_by.clone().or_else(|| distribution.keyring());
-        let text: String = mirror
-            .uris
-            .iter()
-            .map(|uri| source_line(uri, suite, distribution.components(), keyring.as_deref()))
-            .collect();
+        let mut text = String::new();
+        for (mirror, suite) in suites {
+            let keyring = mirror.signed_by.clone().or_else(|| distribution.keyring());
+            for uri in &mirror.uris {
+                text += &source_line(uri, suite, distribution.components(), keyring.as_deref());
+            }
+        }
         fs::write(&sources, text).with_context(|| format!("cannot write {}", sources.display()))?;
         let output = child::output(self.command("apt-get").args(["--quiet=2", "update"]))?;
         Ok(first_complaint(&String::from_utf8_lossy(&output.stderr)).map(str::to_owned))
@@ -54,16 +57,31 @@ impl PrivateApt {
         Ok(None)
     }
 
-    /// Downloads a package, with apt's progress visible, and returns the file.
-    pub fn download(&self, package: &str, version: &str) -> Result<PathBuf> {
+    /// What a package depends on; nothing if there is no such package.
+    pub fn depends(&self, package: &str) -> Result<Vec<String>> {
+        let output = child::output(self.command("apt-cache").args(["depends", package]))?;
+        Ok(depends(&String::from_utf8_lossy(&output.stdout)))
+    }
+
+    /// Downloads a package, or `PACKAGE=VERSION`, with apt's progress visible, and returns the file.
+    pub fn download(&self, package: &str) -> Result<PathBuf> {
+        // A folder of its own, in which no other package can be.
+        let folder = self.folder.join("download").join(package);
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
         let mut command = self.command("apt-get");
-        command.arg("download").arg(format!("{package}={version}")).current_dir(&self.folder);
-        child::run_on_stderr(&mut command, "run `cargo xtask setup` again when this machine's mirror can be reached")?;
-        let entries = fs::read_dir(&self.folder).with_context(|| format!("cannot read {}", self.folder.display()))?;
-        entries
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .find(|file| file.extension().is_some_and(|extension| extension == "deb"))
-            .context("apt-get download left no package behind")
+        command.arg("download").arg(package).current_dir(&folder);
+        child::run_on_stderr(&mut command, TRY_AGAIN)?;
+        packages_in(&folder)?.pop().context("apt-get download left no package behind")
+    }
+
+    /// Downloads a package of a suite and those it depends on, as far as this machine does not have them installed.
+    pub fn download_with_dependencies(&self, package: &str, suite: &str) -> Result<Vec<PathBuf>> {
+        let mut command = self.command("apt-get");
+        // Nothing of the system's is going to change, so its lock, which is root's, is not needed.
+        command.args(["-o", "Debug::NoLocking=true", "install", "--download-only", "--yes", "--quiet=2"]);
+        command.args(["--no-install-recommends", "--target-release", suite, package]);
+        child::run_on_stderr(&mut command, TRY_AGAIN)?;
+        packages_in(&self.folder.join("cache/archives"))
     }
 
     fn command(&self, program: &str) -> Command {
@@ -89,6 +107,18 @@ impl PrivateApt {
 fn source_line(uri: &str, suite: &str, components: &str, keyring: Option<&str>) -> String {
     let options = keyring.map(|file| format!("[signed-by={file}] ")).unwrap_or_default();
     format!("deb {options}{uri} {suite} {components}\n")
+}
+
+fn packages_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    Ok(files.filter(|file| file.extension().is_some_and(|extension| extension == "deb")).collect())
+}
+
+/// The names in what `apt-cache depends` prints, without recommendations and the like.
+fn depends(output: &str) -> Vec<String> {
+    let names = output.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+    names.map(|name| name.trim().to_owned()).collect()
 }
 
 /// apt marks errors with `E:` and warnings with `W:`.
@@ -119,6 +149,13 @@ mod tests {
         assert_eq!(choose(MADISON, "1.9"), None);
         assert_eq!(choose(" rust-src | 1.95.0~beta.1+dfsg1-1 | mirror\n", "1.95.0"), None);
         assert_eq!(choose("", "1.95.0"), None);
+    }
+
+    #[test]
+    fn only_depends_are_depended_on() {
+        let output = "linux-image-cloud-amd64\n  Depends: linux-image-1\n |Depends: initramfs-tools\n  Breaks: x\n";
+        assert_eq!(depends(output), ["linux-image-1"]);
+        assert_eq!(depends(""), Vec::<String>::new());
     }
 
     #[test]

@@ -16,11 +16,40 @@ pub struct Source {
     pub signed_by: Option<String>,
 }
 
-/// The distribution's own mirror, with its key.
-pub fn mirror_of(distribution: &Distribution) -> Result<Source> {
-    choose(read_all(Path::new("/etc/apt")), distribution).with_context(|| {
-        format!("/etc/apt has no source for the component main of {}, which could provide it", distribution.codename)
-    })
+/// The distribution's own mirrors, with their keys.
+#[derive(Debug)]
+pub struct Mirrors {
+    releases: Source,
+    /// Debian keeps its security updates on a mirror of their own.
+    security: Option<Source>,
+}
+
+impl Mirrors {
+    /// Finds them among the system's sources.
+    pub fn of(distribution: &Distribution) -> Result<Self> {
+        let sources = read_all(Path::new("/etc/apt"));
+        let security = sources.iter().find(|source| is_security(source)).cloned();
+        let releases = choose(sources, distribution).with_context(|| {
+            format!(
+                "/etc/apt has no source for the component main of {}, which could provide it",
+                distribution.codename
+            )
+        })?;
+        Ok(Self { releases, security })
+    }
+
+    /// The mirror that has a suite, if any has.
+    pub fn having(&self, suite: &str) -> Result<&Source> {
+        if suite.ends_with("-security") {
+            return self.security.as_ref().context("/etc/apt has no source for security updates");
+        }
+        Ok(&self.releases)
+    }
+}
+
+fn is_security(source: &Source) -> bool {
+    source.suites.iter().any(|suite| suite.ends_with("-security"))
+        && source.components.iter().any(|component| component == "main")
 }
 
 /// Third parties name their suites after the distribution as well, but have no `main` in a suite of just that name.

@@ -1,0 +1,99 @@
+//! `cargo xtask vm`: the kernel tests on other kernels, each booted in QEMU by software emulation, which needs neither
+//! root nor KVM.
+//!
+//! * [`kernels`], [`qemu`]: Debian's kernels and a QEMU that is new enough, unpacked into the cache and never installed.
+//! * [`contents`], [`modules`], [`archive`]: the guest's file system.
+//! * [`job`], [`machine`]: which guests there are, and one of them from start to end.
+//! * [`guest`], [`verdict`]: what runs inside as PID 1, and what it says last.
+
+mod archive;
+mod contents;
+pub mod guest;
+mod job;
+pub mod kernels;
+mod machine;
+mod modules;
+mod qemu;
+mod verdict;
+
+use std::{
+    fs::{self, File},
+    path::Path,
+};
+
+use anyhow::{Context, Error, Result, bail};
+
+use crate::{
+    cargo, child,
+    cli::Vm,
+    ebpf::Tools,
+    setup::{self, Scope},
+};
+use contents::Programs;
+use job::{Job, Runner};
+use kernels::{Kernel, MATRIX, Unpacked};
+use qemu::Qemu;
+
+/// Guests are 20 to 30 times slower than the machine, so that optimised programs pay.
+const BUILD: [&str; 7] = ["test", "--package", "rstscope", "--test", "kernel", "--no-run", "--release"];
+
+/// Fetches what is missing, runs the guests and sums up.
+pub fn perform(options: &Vm) -> Result<()> {
+    if std::env::consts::ARCH != "x86_64" {
+        bail!("the kernels are for x86-64, and this machine is not: guests run the programs that are built here");
+    }
+    let asked: &[Kernel] = if options.kernels.is_empty() { &MATRIX } else { &options.kernels };
+    setup::perform(Scope::Kernels)?;
+    let cache = Tools::find().map_err(Error::msg)?.cache.join("vm");
+    let (qemu, kernels) = fetch(asked, &cache)?;
+
+    let mut arguments = BUILD.to_vec();
+    arguments.push("--locked");
+    let programs = cargo::build(&arguments)?;
+    let scratch = cargo::target_folder()?.join("vm");
+    let lock = scratch.with_extension("lock");
+    let lock = File::create(&lock).with_context(|| format!("cannot write {}", lock.display()))?;
+    lock.try_lock().context("another `cargo xtask vm` uses this target folder")?;
+    child::remove_folder(&scratch)?;
+    fs::create_dir_all(&scratch).with_context(|| format!("cannot make the folder {}", scratch.display()))?;
+    let programs = Programs::collect(
+        cargo::path_of(&programs, "test", "kernel")?,
+        cargo::path_of(&programs, "bin", "rstscope")?,
+        &scratch,
+    )?;
+
+    let jobs = Job::all(&kernels, &options.filter);
+    let results = Runner { qemu: &qemu, programs: &programs, scratch: &scratch }.run_all(&jobs)?;
+    let mut failed = Vec::new();
+    for (job, outcome) in &results {
+        if let Some(complaint) = outcome.complaint() {
+            eprintln!("\n== {} ({}): {complaint}", job.name(), job.kernel.release);
+            eprintln!("{}", outcome.output.trim_end());
+            eprintln!("-- its console:\n{}", outcome.console.trim_end());
+            if !failed.contains(&job.kernel.kernel.name) {
+                failed.push(job.kernel.kernel.name);
+            }
+        }
+    }
+    eprintln!("\n{}", job::TABLE_HEADER);
+    for (job, outcome) in &results {
+        eprintln!("{}", job.table_line(outcome));
+    }
+    if failed.is_empty() {
+        return Ok(());
+    }
+    bail!("failed on {}; to run it again: `cargo xtask vm {}`", failed.join(", "), failed.join(" "))
+}
+
+/// Under the lock of the set-up, because two of these would write to the same folders.
+fn fetch(asked: &[Kernel], cache: &Path) -> Result<(Qemu, Vec<Unpacked>)> {
+    let _lock = setup::lock(&Tools::find().map_err(Error::msg)?)?;
+    fs::create_dir_all(cache).with_context(|| format!("cannot make the folder {}", cache.display()))?;
+    let qemu = Qemu::find(cache)?;
+    let kernels = asked.iter().map(|&kernel| kernels::fetch(kernel, cache)).collect::<Result<_>>()?;
+    Ok((qemu, kernels))
+}
+
+fn say(what: &str) {
+    eprintln!("vm: {what}");
+}

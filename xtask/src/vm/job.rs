@@ -1,0 +1,129 @@
+//! The guests to run: per kernel one with the tests, and one that waits for jiffies to wrap.
+
+use std::{fs, path::Path, sync::Mutex, thread};
+
+use anyhow::{Context, Result};
+
+use super::{
+    contents::Programs,
+    kernels::Unpacked,
+    machine::{self, Outcome},
+    modules,
+    qemu::Qemu,
+    say,
+};
+
+/// The table's first line, for [`Job::table_line`].
+pub const TABLE_HEADER: &str = "kernel tests  release                         result  passed failed seconds";
+
+/// What the test program calls the cases that need a machine which has just started.
+const AFTER_BOOT: &str = "--ignored";
+
+/// Which tests a guest runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tests {
+    /// All of them, or those that were asked for.
+    Usual,
+    /// Those for a machine that has just started. They mostly sleep, until five minutes after the start.
+    AfterBoot,
+}
+
+/// One guest.
+#[derive(Debug)]
+pub struct Job<'a> {
+    /// Its kernel.
+    pub kernel: &'a Unpacked,
+    tests: Tests,
+    arguments: Vec<String>,
+}
+
+impl<'a> Job<'a> {
+    /// Every guest. With a filter the tests after boot are left out, unless it is what asks for them: `-- --ignored`.
+    pub fn all(kernels: &'a [Unpacked], filter: &[String]) -> Vec<Self> {
+        let job = |kernel, tests, arguments| Self { kernel, tests, arguments };
+        let asked = if filter.iter().any(|word| word == AFTER_BOOT) { Tests::AfterBoot } else { Tests::Usual };
+        let usual = kernels.iter().map(|kernel| job(kernel, asked, filter.to_vec()));
+        let after_boot = kernels.iter().map(|kernel| job(kernel, Tests::AfterBoot, vec![AFTER_BOOT.to_owned()]));
+        usual.chain(after_boot.filter(|_| filter.is_empty())).collect()
+    }
+
+    /// The kernel and which tests.
+    pub fn name(&self) -> String {
+        format!("{} {}", self.kernel.kernel.name, self.tests_name())
+    }
+
+    /// The result, below [`TABLE_HEADER`].
+    pub fn table_line(&self, outcome: &Outcome) -> String {
+        format!(
+            "{:6} {:6} {:31} {:7} {:6} {:6} {:7.0}",
+            self.kernel.kernel.name,
+            self.tests_name(),
+            self.kernel.release,
+            if outcome.complaint().is_none() { "passed" } else { "FAILED" },
+            outcome.count("passed"),
+            outcome.count("failed"),
+            outcome.taken.as_secs_f64()
+        )
+    }
+
+    fn tests_name(&self) -> &'static str {
+        match self.tests {
+            Tests::Usual => "usual",
+            Tests::AfterBoot => "wrap",
+        }
+    }
+}
+
+/// What all guests have in common.
+#[derive(Debug)]
+pub struct Runner<'a> {
+    /// The emulator.
+    pub qemu: &'a Qemu,
+    /// What is in every guest.
+    pub programs: &'a Programs,
+    /// A folder for the guests' files.
+    pub scratch: &'a Path,
+}
+
+impl Runner<'_> {
+    /// Runs as many guests at a time as there are CPUs, and beside them those that only wait. The results have the
+    /// order of the jobs.
+    pub fn run_all<'a>(&self, jobs: &'a [Job<'a>]) -> Result<Vec<(&'a Job<'a>, Outcome)>> {
+        let (waiting, busy): (Vec<_>, Vec<_>) =
+            jobs.iter().enumerate().partition(|(_, job)| job.tests == Tests::AfterBoot);
+        let workers = thread::available_parallelism().map_or(1, usize::from).min(busy.len());
+        let queue = Mutex::new(busy.into_iter());
+        let results = Mutex::new(Vec::new());
+        let run = |index: usize, job: &'a Job<'a>| {
+            let result = self.run(job);
+            results.lock().expect("no worker panics with the lock").push((index, job, result));
+        };
+        thread::scope(|scope| {
+            for (index, job) in waiting {
+                scope.spawn(move || run(index, job));
+            }
+            for _ in 0..workers {
+                scope.spawn(|| {
+                    loop {
+                        let next = queue.lock().expect("no worker panics with the lock").next();
+                        let Some((index, job)) = next else { return };
+                        run(index, job);
+                    }
+                });
+            }
+        });
+        let mut results = results.into_inner().expect("no worker panics with the lock");
+        results.sort_by_key(|(index, ..)| *index);
+        results.into_iter().map(|(_, job, result)| Ok((job, result?))).collect()
+    }
+
+    fn run(&self, job: &Job<'_>) -> Result<Outcome> {
+        say(&format!("kernel {}: running the tests on {}", job.name(), job.kernel.release));
+        let folder = self.scratch.join(job.name().replace(' ', "-"));
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        let archive = self.programs.archive(&modules::read_wanted(&job.kernel.modules)?, &job.arguments);
+        let outcome = machine::run(self.qemu, &job.kernel.image, &archive, &folder)?;
+        say(&job.table_line(&outcome));
+        Ok(outcome)
+    }
+}

@@ -1,0 +1,116 @@
+//! One guest: QEMU from its start to its end.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+use super::{qemu::Qemu, verdict::Verdict};
+
+/// A guest that takes longer hangs. The tests take five minutes on a quiet machine.
+const TIME_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// For the kernel's command line: no word about itself, an end instead of a hang, a clock that costs little, and
+/// without the self-checks that take half of the time a kernel needs to start under emulation.
+const PARAMETERS: &str = "console=ttyS0 quiet panic=-1 oops=panic tsc=reliable no_timer_check mitigations=off \
+    random.trust_cpu=on cryptomgr.notests \
+    initcall_blacklist=load_system_certificate_list,jent_mod_init,init_encrypted,scx_init";
+
+/// What a guest ended with.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What the tests printed.
+    pub output: String,
+    /// What the kernel printed.
+    pub console: String,
+    /// What PID 1 said last, if it came to that.
+    pub verdict: Option<Verdict>,
+    /// From QEMU's start to its end.
+    pub taken: Duration,
+    /// Whether the time limit ended it.
+    pub timed_out: bool,
+}
+
+impl Outcome {
+    /// Why this is a failure, if it is one.
+    pub fn complaint(&self) -> Option<String> {
+        match &self.verdict {
+            None if self.timed_out => Some("the guest took too long and was ended".to_owned()),
+            None => Some("the guest ended before the tests did".to_owned()),
+            Some(verdict) => verdict.complaint(),
+        }
+    }
+
+    /// How many tests the output says ended in this way.
+    pub fn count(&self, how: &str) -> usize {
+        let results = self.output.lines().find_map(|line| line.trim().strip_prefix("test result: "));
+        let counts = results.unwrap_or_default().split([';', '.']);
+        counts.filter_map(|count| count.trim().strip_suffix(how)?.trim().parse().ok()).next().unwrap_or(0)
+    }
+}
+
+/// Runs a kernel with an archive as its file system, in a folder that exists.
+pub fn run(qemu: &Qemu, kernel: &Path, archive: &[u8], folder: &Path) -> Result<Outcome> {
+    let place = |name: &str| -> PathBuf { folder.join(name) };
+    fs::write(place("initrd"), archive).with_context(|| format!("cannot write to {}", folder.display()))?;
+    let log = File::create(place("qemu")).with_context(|| format!("cannot write to {}", folder.display()))?;
+    let serial = |name: &str| format!("file:{}", place(name).display());
+    let mut command: Command = qemu.command();
+    // One thread per guest: two guests side by side are faster than two threads in one, and the emulator's threads do
+    // not race when the kernel patches its own code.
+    command
+        .args(["-accel", "tcg,thread=single", "-machine", "pc,hpet=off", "-cpu", "max", "-smp", "2", "-m", "1024"])
+        .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+        .args(["-serial", &serial("console"), "-serial", &serial("output")])
+        .arg("-kernel")
+        .arg(kernel)
+        .arg("-initrd")
+        .arg(place("initrd"))
+        .args(["-append", PARAMETERS])
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().context("a second descriptor")?)
+        .stderr(log);
+    let start = Instant::now();
+    let mut child = command.spawn().context("cannot run QEMU")?;
+    let timed_out = loop {
+        if child.try_wait().context("cannot wait for QEMU")?.is_some() {
+            break false;
+        }
+        if start.elapsed() > TIME_LIMIT {
+            child.kill().context("cannot end QEMU")?;
+            child.wait().context("cannot wait for QEMU")?;
+            break true;
+        }
+        thread::sleep(Duration::from_millis(100));
+    };
+    // It is large and made anew each time; the rest stays to be looked at.
+    fs::remove_file(place("initrd")).context("cannot remove the guest's file system")?;
+    let read = |name: &str| String::from_utf8_lossy(&fs::read(place(name)).unwrap_or_default()).into_owned();
+    let output = read("output");
+    Ok(Outcome {
+        verdict: Verdict::find(&output),
+        console: read("console") + &read("qemu"),
+        output,
+        taken: start.elapsed(),
+        timed_out,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_counted() {
+        let output = "test a ... ok\n\ntest result: FAILED. 57 passed; 2 failed; 1 ignored; 0 measured\n".to_owned();
+        let outcome =
+            Outcome { output, console: String::new(), verdict: None, taken: Duration::ZERO, timed_out: false };
+        assert_eq!((outcome.count("passed"), outcome.count("failed")), (57, 2));
+        assert!(outcome.complaint().is_some());
+    }
+}
