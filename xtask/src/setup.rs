@@ -9,7 +9,7 @@ pub mod debian;
 mod library;
 mod linker;
 mod rust;
-mod system;
+pub mod system;
 
 use std::fs::{self, File, TryLockError};
 
@@ -69,14 +69,17 @@ pub fn lock(tools: &Tools) -> Result<File> {
     Ok(lock)
 }
 
-fn already_there(what: &str) {
+/// Says that a step has nothing to do.
+pub fn already_there(what: &str) {
     eprintln!("setup: {what}: already there");
 }
 
-fn working(what: &str, doing: &str) {
+/// Says what a step is doing.
+pub fn working(what: &str, doing: &str) {
     eprintln!("setup: {what}: {doing}");
 }
 
-fn done(what: &str) {
+/// Says that a step is through.
+pub fn done(what: &str) {
     eprintln!("setup: {what}: installed");
 }
