@@ -152,6 +152,9 @@ members! {
     SkbNetworkHeader: "sk_buff"."network_header" Required;
     SkbTransportHeader: "sk_buff"."transport_header" Required;
     SkbDev: "sk_buff"."dev" Optional;
+    SkbRefdst: "sk_buff"."_skb_refdst" Optional;
+    RouteType: "rtable"."rt_type" Optional;
+    RouteFlagsV6: "rt6_info"."rt6i_flags" Optional;
     DevNet: "net_device"."nd_net.net" Optional;
     NetInum: "net"."ns.inum" Optional;
 

@@ -15,9 +15,9 @@ use agent_ebpf::{
 use aya_ebpf::{
     EbpfContext,
     helpers::{bpf_get_current_pid_tgid, generated},
-    macros::{map, raw_tracepoint},
+    macros::{kprobe, map, raw_tracepoint},
     maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
-    programs::RawTracePointContext,
+    programs::{ProbeContext, RawTracePointContext},
 };
 
 /// Written by the agent before loading; read-only and frozen after, so the verifier treats it as constants.
@@ -95,6 +95,27 @@ fn tcp_send_reset_reason(context: RawTracePointContext) -> i32 {
     0
 }
 
+/// For kernels whose `tcp_send_reset` tracepoint does not fire without a full socket: the function that sends.
+#[kprobe]
+fn tcp_v4_send_reset(context: ProbeContext) -> u32 {
+    answer(&context);
+    0
+}
+
+/// The same for IPv6.
+#[kprobe]
+fn tcp_v6_send_reset(context: ProbeContext) -> u32 {
+    answer(&context);
+    0
+}
+
+#[inline(always)]
+fn answer(context: &ProbeContext) {
+    if let (Some(kernel), Some(sk), Some(skb)) = (Running::without_arguments(), context.arg(0), context.arg(1)) {
+        reset::on_send_reset_function(&kernel, sk, skb);
+    }
+}
+
 /// Not attached anywhere: the agent runs it by hand (BPF_PROG_TEST_RUN) to measure HZ.
 #[raw_tracepoint]
 fn clock(_context: RawTracePointContext) -> i32 {
@@ -118,8 +139,6 @@ impl Running {
     /// compiler turns two comparisons into a subtraction.
     #[inline(always)]
     fn new(context: &RawTracePointContext, slot: u32) -> Option<Self> {
-        // SAFETY: this CPU's value of a map that is never freed while the program runs.
-        let faults = unsafe { COUNTERS.get_ptr(Counter::ReadFault as u32)?.cast::<Cell<u64>>().as_ref()? };
         let arguments = match ARGUMENTS.get_ptr_mut(slot) {
             // SAFETY: the pointer is to this CPU's value of a map that is never freed while the program runs.
             Some(place) => unsafe {
@@ -128,7 +147,15 @@ impl Running {
             },
             None => 0,
         };
-        Some(Self { arguments, faults })
+        Some(Self { arguments, ..Self::without_arguments()? })
+    }
+
+    /// For entries that never ask in whose context they run.
+    #[inline(always)]
+    fn without_arguments() -> Option<Self> {
+        // SAFETY: this CPU's value of a map that is never freed while the program runs.
+        let faults = unsafe { COUNTERS.get_ptr(Counter::ReadFault as u32)?.cast::<Cell<u64>>().as_ref()? };
+        Some(Self { arguments: 0, faults })
     }
 }
 

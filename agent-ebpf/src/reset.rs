@@ -76,6 +76,25 @@ pub fn on_send_reset<K: Kernel>(kernel: &K, sk: u64, skb: u64, reason: Option<u3
     }
 }
 
+/// `tcp_v4_send_reset` and `tcp_v6_send_reset` as functions: what the tracepoint inside them misses before about 6.10,
+/// where it fires for full sockets and listeners only.
+///
+/// They are entered for every segment that fits no connection and return without sending for one that is a RST itself
+/// or was not for this host.
+#[inline(always)]
+pub fn on_send_reset_function<K: Kernel>(kernel: &K, sk: u64, skb: u64) {
+    let state: u8 = field(kernel, sk, Member::State);
+    let kind_of_socket = if sk == 0 { socket_kind::NONE } else { socket::kind_of(state) };
+    if !matches!(kind_of_socket, socket_kind::NONE | socket_kind::TIME_WAIT) {
+        return;
+    }
+    let received = segment::read(kernel, skb);
+    if received.segment.flags & tcp_flag::RST != 0 || (sk == 0 && !segment::is_for_this_host(kernel, skb, &received)) {
+        return;
+    }
+    answered_for_nobody(kernel, faults(kernel), sk, skb, kind_of_socket, state, None);
+}
+
 /// A reset sent with the connection's own socket at hand.
 #[inline(always)]
 fn sent_for_connection<K: Kernel>(kernel: &K, faults: u64, sk: u64, skb: u64, state: u8, reason: Option<u32>) {

@@ -10,7 +10,7 @@ use agent_common::{
     tcp::{AF_INET, AF_INET6},
 };
 
-use crate::kernel::{Kernel, field};
+use crate::kernel::{Kernel, field, has};
 
 /// A segment and both ends as its receiver sees them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +70,30 @@ pub fn read<K: Kernel>(kernel: &K, skb: u64) -> Received {
         padding: [0; 3],
     };
     received
+}
+
+/// `RTN_LOCAL`, `include/uapi/linux/rtnetlink.h`.
+const LOCAL_ROUTE: u16 = 2;
+/// `RTF_LOCAL`, `include/uapi/linux/ipv6_route.h`.
+const LOCAL_ROUTE_V6: u32 = 0x8000_0000;
+
+/// Whether the segment was routed to this host itself, as `tcp_v4_send_reset` and `tcp_v6_send_reset` require where there
+/// is no socket. Where that cannot be read, yes: others hardly ever get there.
+#[inline(always)]
+pub fn is_for_this_host<K: Kernel>(kernel: &K, skb: u64, received: &Received) -> bool {
+    // The lowest bit says whether the reference is counted (SKB_DST_NOREF).
+    let reference: u64 = field(kernel, skb, Member::SkbRefdst);
+    let route = reference & !1;
+    if route == 0 {
+        return true;
+    }
+    if received.family == AF_INET {
+        let kind: u16 = field(kernel, route, Member::RouteType);
+        !has(kernel, Member::RouteType) || kind == LOCAL_ROUTE
+    } else {
+        let flags: u32 = field(kernel, route, Member::RouteFlagsV6);
+        !has(kernel, Member::RouteFlagsV6) || flags & LOCAL_ROUTE_V6 != 0
+    }
 }
 
 /// Network namespace of the device that `skb` arrived on; 0 where the path has already cleared it.

@@ -417,3 +417,42 @@ fn an_unreadable_packet_marks_the_event() {
     on_send_reset(&kernel, 0, whole, None);
     assert_eq!(kernel.take_event().flags & flag::READ_FAULT, 0, "an earlier event's fault");
 }
+
+// The function probe.
+
+#[test]
+fn the_function_tells_what_the_tracepoint_misses_and_nothing_twice() {
+    let mut kernel = Fake::new();
+    let skb = data(&mut kernel);
+    let mini = kernel.time_wait(state::FIN_WAIT2);
+    on_send_reset_function(&kernel, 0, skb);
+    on_send_reset_function(&kernel, mini, skb);
+    let sockets: Vec<u8> = kernel.take_events().iter().map(|event| event.socket).collect();
+    assert_eq!(sockets, [socket_kind::NONE, socket_kind::TIME_WAIT]);
+    for sk in [kernel.established(), kernel.listener()] {
+        on_send_reset_function(&kernel, sk, skb);
+    }
+    assert!(kernel.take_events().is_empty(), "the tracepoint inside tells these");
+}
+
+#[test]
+fn the_function_is_entered_for_a_rst_too_and_answers_none() {
+    let mut kernel = Fake::new();
+    let skb = kernel.packet_v4([10, 0, 0, 1], 40000, [10, 0, 0, 2], 80, tcp_flag::RST, 0);
+    on_send_reset_function(&kernel, 0, skb);
+    assert!(kernel.take_events().is_empty());
+}
+
+#[test]
+fn the_function_does_not_answer_what_was_routed_elsewhere() {
+    let mut kernel = Fake::new();
+    let skb = data(&mut kernel);
+    let route = kernel.unconnected();
+    kernel.set(skb, Member::SkbRefdst, route | 1);
+    kernel.set(route, Member::RouteType, 3_u16);
+    on_send_reset_function(&kernel, 0, skb);
+    assert!(kernel.take_events().is_empty(), "a broadcast");
+    kernel.set(route, Member::RouteType, 2_u16);
+    on_send_reset_function(&kernel, 0, skb);
+    assert_eq!(kernel.take_events().len(), 1);
+}

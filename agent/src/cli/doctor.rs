@@ -145,7 +145,7 @@ fn describe(report: &Report, colour: bool, out: &mut impl Write) -> io::Result<(
     if let Some(plan) = &report.plan {
         writeln!(out, "\nAttach plan")?;
         for hook in &plan.hooks {
-            writeln!(out, "  {:<22} {:<15} {}", hook.tracepoint, hook.flavour, hook.purpose)?;
+            writeln!(out, "  {:<22} {:<15} {}", hook.hook, hook.flavour.name(), hook.purpose)?;
         }
         writeln!(out, "Not seen on this kernel")?;
         for unseen in &plan.unseen {

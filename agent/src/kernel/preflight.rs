@@ -106,8 +106,8 @@ pub fn run(btf: &Path, learn_readers: bool) -> (Vec<Check>, Option<Found>) {
     let plan = plan::plan(&btf, learn_readers);
     checks.push(match &plan {
         Ok(plan) => {
-            let hooks: Vec<&str> = plan.hooks.iter().map(|hook| hook.tracepoint).collect();
-            Check::ok("hooks", format!("raw tracepoints {}", hooks.join(", ")))
+            let hooks: Vec<&str> = plan.hooks.iter().map(|hook| hook.hook).collect();
+            Check::ok("hooks", hooks.join(", "))
         }
         Err(missing) => Check::failed("hooks", missing.to_string(), "run a kernel from 5.10 on"),
     });

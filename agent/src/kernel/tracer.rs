@@ -18,7 +18,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader, TestRun,
     maps::{HashMap, MapData, PerCpuArray, RingBuf},
-    programs::RawTracePoint,
+    programs::{KProbe, Program, RawTracePoint},
 };
 use bytes::Bytes;
 use tokio::io::unix::AsyncFd;
@@ -26,7 +26,7 @@ use tokio::io::unix::AsyncFd;
 use super::{
     hz::{self, Sample},
     losses::{self, Counters, Loss, Losses},
-    plan::Plan,
+    plan::{Flavour, Plan},
     preflight::Found,
 };
 
@@ -104,16 +104,20 @@ impl Tracer {
         let hz = measure_hz(&mut ebpf)?;
         // All loaded before the first is attached: verification takes milliseconds, in which one end of a reset would be
         // seen and the other not.
-        for hook in &found.plan.hooks {
+        for hook in found.plan.hooks.iter().filter(|hook| hook.flavour == Flavour::RawTracepoint) {
             load(&mut ebpf, hook.program)?;
         }
-        let mut programs = Vec::new();
-        for hook in &found.plan.hooks {
-            program(&mut ebpf, hook.program)?
-                .attach(hook.tracepoint)
-                .map_err(|error| refused(&format!("attaching to the tracepoint {}", hook.tracepoint), &error))?;
-            programs.push(hook.program);
+        let mut plan = found.plan.clone();
+        // Function probes add to what the tracepoints show; a kernel that refuses them is still worth tracing.
+        if let Err(error) = attach_functions(&mut ebpf, &plan) {
+            plan.without_functions(&format!("{error:#}"));
         }
+        for hook in plan.hooks.iter().filter(|hook| hook.flavour == Flavour::RawTracepoint) {
+            program(&mut ebpf, hook.program)?
+                .attach(hook.hook)
+                .map_err(|error| refused(&format!("attaching to the tracepoint {}", hook.hook), &error))?;
+        }
+        let programs = plan.hooks.iter().map(|hook| hook.program).collect();
         let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?).context("opening the ring buffer")?;
         // SAFETY: the ring buffer owns its descriptor and always returns that same one until it is dropped.
         let ring = unsafe { AsyncFd::register(ring) }.context("watching the ring buffer")?;
@@ -131,7 +135,7 @@ impl Tracer {
             hz,
             locations: settings.locations,
             reasons: reset_reasons(&found),
-            plan: found.plan,
+            plan,
         })
     }
 
@@ -154,10 +158,12 @@ impl Tracer {
     pub fn stop(&mut self, out: &mut Vec<Bytes>) {
         self.skipped_before_stop = self.skipped_now();
         for name in std::mem::take(&mut self.programs) {
-            if let Some(Ok(program)) = self.ebpf.program_mut(name).map(<&mut RawTracePoint>::try_from) {
-                // Closing the link is what detaches, and that cannot fail.
-                let _unloaded = program.unload();
-            }
+            // Closing the link is what detaches, and that cannot fail.
+            let _unloaded = match self.ebpf.program_mut(name) {
+                Some(Program::RawTracePoint(program)) => program.unload(),
+                Some(Program::KProbe(program)) => program.unload(),
+                _ => Ok(()),
+            };
         }
         drain(self.ring.get_mut(), usize::MAX, out);
     }
@@ -203,8 +209,12 @@ impl Tracer {
     }
 
     fn skipped(&self, name: &str) -> Option<u64> {
-        let program: &RawTracePoint = self.ebpf.program(name)?.try_into().ok()?;
-        Some(losses::skipped(program.fd().ok()?.as_fd()))
+        let descriptor = match self.ebpf.program(name)? {
+            Program::RawTracePoint(program) => program.fd(),
+            Program::KProbe(program) => program.fd(),
+            _ => return None,
+        };
+        Some(losses::skipped(descriptor.ok()?.as_fd()))
     }
 }
 
@@ -221,6 +231,19 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawTracePoint> 
 
 fn load(ebpf: &mut Ebpf, name: &str) -> Result<()> {
     program(ebpf, name)?.load().map_err(|error| refused(&format!("the program {name}"), &error))
+}
+
+/// Loads and attaches the function probes of the plan.
+fn attach_functions(ebpf: &mut Ebpf, plan: &Plan) -> Result<()> {
+    for hook in plan.hooks.iter().filter(|hook| hook.flavour == Flavour::Kprobe) {
+        let program: &mut KProbe = ebpf
+            .program_mut(hook.program)
+            .ok_or_else(|| anyhow!("the eBPF object has no program {}", hook.program))?
+            .try_into()?;
+        program.load().map_err(|error| refused(&format!("the program {}", hook.program), &error))?;
+        program.attach(hook.hook, 0).map_err(|error| refused(&format!("a probe on {}", hook.hook), &error))?;
+    }
+    Ok(())
 }
 
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
