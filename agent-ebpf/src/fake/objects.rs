@@ -75,6 +75,13 @@ impl Fake {
         sk
     }
 
+    /// A new IPv4 route of this kind (`RTN_*`).
+    pub fn route(&mut self, kind: u16) -> u64 {
+        let route = self.object(&["rtable"]);
+        self.set(route, Member::RouteType, kind);
+        route
+    }
+
     // Cgroups.
 
     /// A new cgroup of the v2 hierarchy; its ancestors' ids from the root's to its own.

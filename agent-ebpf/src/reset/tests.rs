@@ -447,12 +447,11 @@ fn the_function_is_entered_for_a_rst_too_and_answers_none() {
 fn the_function_does_not_answer_what_was_routed_elsewhere() {
     let mut kernel = Fake::new();
     let skb = data(&mut kernel);
-    let route = kernel.unconnected();
-    kernel.set(skb, Member::SkbRefdst, route | 1);
-    kernel.set(route, Member::RouteType, 3_u16);
+    let (broadcast, local) = (kernel.route(3), kernel.route(2));
+    kernel.set(skb, Member::SkbRefdst, broadcast | 1);
     on_send_reset_function(&kernel, 0, skb);
     assert!(kernel.take_events().is_empty(), "a broadcast");
-    kernel.set(route, Member::RouteType, 2_u16);
+    kernel.set(skb, Member::SkbRefdst, local | 1);
     on_send_reset_function(&kernel, 0, skb);
     assert_eq!(kernel.take_events().len(), 1);
 }

@@ -29,7 +29,7 @@ fn list() -> Result<String> {
     let mut text = String::new();
     for code in Code::ALL {
         let benign = if code.is_benign() { " (benign)" } else { "" };
-        writeln!(text, "{:<32} {}{benign}", code.name(), code.title())?;
+        writeln!(text, "{:<34} {}{benign}", code.name(), code.title())?;
     }
     Ok(text)
 }
@@ -77,6 +77,34 @@ mod tests {
                 assert!(page.contains(heading), "{name} lacks {heading}");
             }
             assert!(!page.contains("@@"), "{name} is not finished");
+        }
+    }
+
+    #[test]
+    fn every_code_is_in_the_schema_and_no_other() {
+        let text = include_str!("../../../docs/rstscope.v1.schema.json");
+        let schema: serde_json::Value = serde_json::from_str(text).unwrap();
+        let listed = schema["$defs"]["cause"]["properties"]["code"]["enum"].as_array().unwrap();
+        let codes: Vec<&str> = Code::ALL.iter().map(|code| code.name()).collect();
+        assert_eq!(listed.iter().filter_map(serde_json::Value::as_str).collect::<Vec<_>>(), codes);
+    }
+
+    #[test]
+    fn every_test_that_proves_a_page_exists() {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/");
+        let mut tests = std::fs::read_to_string(format!("{root}src/diagnosis/rules/tests.rs")).unwrap();
+        for file in std::fs::read_dir(format!("{root}tests/kernel/cases")).unwrap() {
+            tests += &std::fs::read_to_string(file.unwrap().path()).unwrap();
+        }
+        for code in Code::ALL {
+            let (_, proofs) = code.page().split_once("## Proved by").unwrap();
+            let mut names = proofs.split('`').skip(1).step_by(2).peekable();
+            assert!(names.peek().is_some(), "{} names no test", code.name());
+            for name in names {
+                let (quoted, function) = (format!("\"{name}\""), format!("fn {name}("));
+                let named = tests.contains(&quoted) || tests.contains(&function);
+                assert!(named || name.contains('_') && name.starts_with("tcp_"), "{}: no test {name}", code.name());
+            }
         }
     }
 }

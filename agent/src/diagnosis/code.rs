@@ -1,7 +1,8 @@
 //! The closed set of cause codes, in one table.
 //!
 //! A cause is added here, with its page in `docs/causes` (shown by `rstscope explain`), its rule in
-//! [`rules`](super::rules) and its kernel test; a unit test holds the four together.
+//! [`rules`](super::rules), its name in the JSON Schema and its kernel test; a unit test of `explain` holds page, schema
+//! and test names together.
 
 use serde::{Serialize, Serializer};
 

@@ -11,7 +11,7 @@ use crate::event::{Endpoint, Event, What, party::Owner};
 /// How long a received reset waits for its sender, nanoseconds. It takes microseconds; a virtual CPU that loses its core
 /// in between can take many milliseconds.
 pub const PATIENCE_NS: u64 = 100_000_000;
-/// How many senders are remembered.
+/// How many of each end are kept.
 const MOST: usize = 8192;
 
 /// What the end that sent a reset did.
@@ -103,7 +103,8 @@ impl Join {
     /// The next receiving end that has waited in vain at `boot_ns`.
     pub fn expired(&mut self, boot_ns: u64) -> Option<(Event, Owner)> {
         let (first, _) = self.waiting.front()?;
-        if boot_ns.saturating_sub(first.boot_ns) < PATIENCE_NS {
+        // In a storm the oldest wait no longer than there is room.
+        if self.waiting.len() <= MOST && boot_ns.saturating_sub(first.boot_ns) < PATIENCE_NS {
             return None;
         }
         self.waiting.pop_front()

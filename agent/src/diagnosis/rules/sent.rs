@@ -287,7 +287,7 @@ fn after_our_close(event: &Event, context: &Context<'_>, confidence: Confidence)
             format!("This client had closed the connection {ago} before the server sent more of its answer."),
             "If the client gave up too early raise its timeout; else the server is slow.",
         )
-        .with("closed_ms_ago", Some(fin.ms_ago))
+        .with("first_fin_ms_ago", Some(fin.ms_ago))
         .with("idle_at_close_ms", idle_then);
     }
     if fin.by == "peer" {
@@ -316,7 +316,7 @@ fn after_our_close(event: &Event, context: &Context<'_>, confidence: Confidence)
         ),
         "Make the server's idle timeout longer than the idle timeout of the client's or proxy's connection pool.",
     )
-    .with("closed_ms_ago", Some(fin.ms_ago))
+    .with("first_fin_ms_ago", Some(fin.ms_ago))
     .with("idle_at_close_ms", idle_then);
     match idle_then {
         Some(idle) if idle.0 >= long_idle(event) => {

@@ -52,7 +52,7 @@ impl<W: Write> Sink for Table<W> {
         let ends = format!("{} {arrow} {}", event.local, event.peer);
         writeln!(
             self.out,
-            "{} {} {ends:<45} {:<28} {age:>9} {idle:>9} {:<11} {:<27} {}",
+            "{} {} {ends:<45} {:<28} {age:>9} {idle:>9} {:<11} {:<33} {}",
             time_of_day(event),
             self.paint(code, &format!("{what:<8}")),
             who(owner),
@@ -73,7 +73,7 @@ impl<W: Write> Sink for Table<W> {
             return Ok(());
         }
         let header = format!(
-            "{:<13} {:<8} {:<45} {:<28} {:>9} {:>9} {:<11} {:<27} {}",
+            "{:<13} {:<8} {:<45} {:<28} {:>9} {:>9} {:<11} {:<33} {}",
             "TIME (UTC)", "WHAT", "LOCAL ← → PEER", "POD OR PROCESS", "AGE", "IDLE", "STATE", "CAUSE", "SEEN"
         );
         let header = self.paint(BOLD, &header);
