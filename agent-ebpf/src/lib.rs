@@ -23,8 +23,8 @@
 //! |---|---|---|
 //! | `tcp_receive_reset` does not mean a RST arrived | [`reset::may_be_data`], the agent's `kernel::settle` | kernel test `data_for_a_shut_down_reader_is_sent_not_received` |
 //! | `tcp_send_reset` does not mean this connection died; its socket may be none, a listener, a mini-socket | [`reset::on_send_reset`] | kernel tests of `after_close` |
-//! | before about 6.10 that tracepoint misses resets without a full socket | the agent's `kernel::plan` says so | `plan` unit tests |
-//! | `tcp_v4_send_reset` also runs for RSTs that arrive | not probed | – |
+//! | before about 6.10 that tracepoint misses resets without a full socket | the agent's `kernel::plan` adds probes on the functions, or says so | kernel tests on 5.10 and 6.1 (`cargo xtask vm`) |
+//! | `tcp_v4_send_reset` also runs for RSTs that arrive | [`reset::on_send_reset_function`] | unit tests of `reset` |
 //! | `skc_num` is 0 once a port is given back | [`socket::tuple`] reads `inet_sport` | every kernel test that looks for a local port |
 //! | at a reset after close the state is CLOSE already | `last_state` of the connection | kernel tests `linger_zero_close`, `close_with_unread_data` |
 //! | `tcp_destroy_sock` can come before the reset | [`lifecycle`], the closed-connection table | kernel test `births_survive_a_destroy_that_comes_before_the_reset` |
@@ -34,7 +34,7 @@
 //! | `current` at a reset is almost never the owner | [`task::in_process_context`]; owners are learned elsewhere | kernel tests `the_process_is_named_…`, `destroyed_by_an_administrator` |
 //! | `skc_cookie` is 0 for nearly every socket | tables are keyed by address and by both ends | – |
 //! | a program that reads an argument its hook lacks is refused | two entries for `tcp_send_reset` | `plan` unit tests |
-//! | where neither kprobes nor trampolines work, raw tracepoints must do | only those are used | every kernel test |
+//! | where neither kprobes nor trampolines work, raw tracepoints must do | the base; function probes only add, and only where they are needed | every kernel test on 6.18 |
 #![cfg_attr(target_arch = "bpf", no_std)]
 
 pub mod cgroup;

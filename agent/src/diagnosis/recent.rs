@@ -7,9 +7,11 @@ use std::collections::VecDeque;
 
 use crate::event::{Event, Millis, What};
 
-/// How long such an event can explain another. Passing it on takes a fraction of a millisecond, a few where the machine
-/// is overloaded.
-const WINDOW_NS: u64 = 20_000_000;
+/// How long such an event can explain another in the same thread. Passing it on takes a fraction of a millisecond, and
+/// many where the machine is overloaded; but one event loop does one thing after another.
+const SAME_THREAD_NS: u64 = 50_000_000;
+/// The same where only the process is known.
+const SAME_PROCESS_NS: u64 = 20_000_000;
 /// How many are kept: enough for the busiest proxy's last milliseconds.
 const MOST: usize = 4096;
 
@@ -71,16 +73,18 @@ impl Recent {
 
     fn before(&self, event: &Event, is_connect: bool) -> Option<&Before> {
         let actor = event.facts.actor.as_ref()?;
-        self.events.iter().rev().take_while(|before| event.boot_ns.saturating_sub(before.boot_ns) <= WINDOW_NS).find(
-            |before| {
-                before.is_connect == is_connect
+        let ago = |before: &Before| event.boot_ns.saturating_sub(before.boot_ns);
+        self.events.iter().rev().take_while(|before| ago(before) <= SAME_THREAD_NS).find(|before| {
+            before.is_connect == is_connect
                     && before.boot_ns <= event.boot_ns
                     && before.pid == actor.pid
-                    && before.tid.is_none_or(|tid| tid == actor.tid)
+                    && match before.tid {
+                        Some(tid) => tid == actor.tid,
+                        None => ago(before) <= SAME_PROCESS_NS,
+                    }
                     // Neither this connection nor its other end, which may be in the same process.
                     && before.local != (event.local.ip, event.local.port)
                     && before.local != (event.peer.ip, event.peer.port)
-            },
-        )
+        })
     }
 }

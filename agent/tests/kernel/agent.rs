@@ -144,8 +144,12 @@ impl Agent {
     /// The same for a reset that no full socket sends, unless the agent said that this kernel does not show those: then
     /// it must not make one up, which [`Self::nothing_more`] asserts.
     pub fn reset_without_socket(&mut self, netns: &Netns, local_port: u16) -> Option<Value> {
-        let hidden = self.unseen.iter().any(|sentence| sentence.starts_with("resets sent without a socket"));
-        (!hidden).then(|| self.reset(netns, "sent", local_port))
+        self.sees_every_sender().then(|| self.reset(netns, "sent", local_port))
+    }
+
+    /// Whether resets sent without a socket are seen.
+    pub fn sees_every_sender(&self) -> bool {
+        !self.unseen.iter().any(|sentence| sentence.starts_with("resets sent without a socket"))
     }
 
     /// Whether this kernel names its reasons for a reset.

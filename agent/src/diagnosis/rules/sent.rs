@@ -214,7 +214,11 @@ fn by_a_dying_socket(event: &Event, context: &Context<'_>) -> Cause {
     if event.tcp.state == Some("SYN_SENT") || event.tcp.state == Some("SYN_RECV") {
         return unknown(event);
     }
-    if !facts.data_without_reader && event.kernel_reason.as_deref() != Some("TCP_ABORT_ON_DATA") {
+    // Data that acknowledges an orphan's FIN ends it without `tcp_reset` (`tcp_rcv_state_process`, FIN_WAIT1).
+    let orphan = facts.ended_before == Some(true)
+        && facts.has_file == Some(false)
+        && facts.segment.as_ref().is_some_and(|segment| segment.payload_bytes > 0);
+    if !facts.data_without_reader && event.kernel_reason.as_deref() != Some("TCP_ABORT_ON_DATA") && !orphan {
         return unknown(event);
     }
     if facts.has_file == Some(true) {

@@ -337,7 +337,10 @@ fn connection_unknown() {
         is(&sent, "/reset/socket", "none");
         cause(&sent, "connection_unknown", "likely");
     }
-    cause(&agent.reset(&netns, "received", client_port), "connection_unknown_at_peer", "likely");
+    let received = agent.reset(&netns, "received", client_port);
+    // The later the answer, the less sure that it answered this: two ticks here, more on an emulated machine.
+    let at_once = number(&received, "/idle/tx_ms") <= 8.0;
+    cause(&received, "connection_unknown_at_peer", if at_once { "likely" } else { "possible" });
 }
 
 fn close_aftermath() {
@@ -482,7 +485,7 @@ fn rejected_by_firewall() {
     });
     let failure = agent.connect_failure(&netns, port);
     is(&failure, "/facts/connect_failure", "refused");
-    if agent.has_reasons() {
+    if agent.sees_every_sender() {
         cause(&failure, "rejected_by_firewall", "likely");
     } else {
         // Where the resets of closed ports are not seen either, a missing sender means nothing.
