@@ -20,6 +20,7 @@ Examples:
   cargo xtask run -- doctor                 … or to the sub-command it names
   cargo xtask test                          everything CI checks
   cargo xtask test --only kernel -- linger  the kernel tests whose name contains `linger`
+  cargo xtask incidents                     real incidents, played with the real programs
   cargo xtask install --root /usr/local     rstscope as /usr/local/bin/rstscope
 
 The tools that are set up live in $RSTSCOPE_CACHE, else in $XDG_CACHE_HOME/rstscope, else in ~/.cache/rstscope.";
@@ -37,6 +38,12 @@ pub enum Task {
     /// Check everything: format, clippy, docs, unit tests, kernel tests
     #[command(after_help = TEST_EXAMPLES)]
     Test(Test),
+    /// Play real incidents with the real programs, as root, and check what rstscope says about them
+    #[command(after_help = INCIDENTS_EXAMPLES)]
+    Incidents(Incidents),
+    /// One of the processes that `incidents` starts
+    #[command(hide = true, subcommand)]
+    IncidentPart(IncidentPart),
     /// Build rstscope and install it, as `cargo install` does
     Install(Install),
 }
@@ -109,6 +116,63 @@ impl Step {
             Self::Kernel => "kernel",
         }
     }
+}
+
+const INCIDENTS_EXAMPLES: &str = "\
+Examples:
+  cargo xtask incidents --list
+  cargo xtask incidents                     all of them, with times scaled down where a program allows it
+  cargo xtask incidents --full late-reset   in the length of the incident itself
+  cargo xtask incidents envoy stale-node    those whose name contains one of these
+
+Envoy, the servers and their libraries are installed into the cache; nothing of them is seen by the system.";
+
+/// Options of `cargo xtask incidents`.
+#[derive(Debug, Args)]
+pub struct Incidents {
+    /// A story's name or a part of it; all stories by default
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// The products' own timeouts and the incidents' own times, where they are scaled down otherwise
+    #[arg(long)]
+    pub full: bool,
+    /// Say which stories there are
+    #[arg(long)]
+    pub list: bool,
+}
+
+/// The processes of a story that are xtask itself.
+#[derive(Debug, Subcommand)]
+pub enum IncidentPart {
+    /// Plays one story in the network namespace it is started in
+    Story(StoryPart),
+    /// Plays the provider that acknowledges a request and resets the connection later
+    Provider(ProviderPart),
+}
+
+/// Options of the process that plays a story.
+#[derive(Debug, Args)]
+pub struct StoryPart {
+    /// The story's full name
+    pub name: String,
+    /// The rstscope to ask
+    #[arg(long)]
+    pub rstscope: PathBuf,
+    /// The folder of the installed programs
+    #[arg(long)]
+    pub programs: PathBuf,
+    /// Not scaled down
+    #[arg(long)]
+    pub full: bool,
+}
+
+/// Options of the process that plays the provider.
+#[derive(Debug, Args)]
+pub struct ProviderPart {
+    /// The port to listen on
+    pub port: u16,
+    /// How long after the unanswered request the reset comes
+    pub wait_ms: u64,
 }
 
 /// Options of `cargo xtask install`.

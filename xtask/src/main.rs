@@ -3,6 +3,7 @@
 //! * [`ebpf`]: which tools the kernel side takes and how it is built; shared with `agent/build.rs`.
 //! * [`setup`]: installs those tools where they are missing.
 //! * [`build`], [`run`], [`install`], [`mod@test`]: one sub-command each.
+//! * [`incidents`]: real incidents, played with the real programs.
 //! * [`cargo`], [`child`]: how cargo, and any other program, is called.
 
 mod build;
@@ -11,6 +12,7 @@ mod child;
 mod cli;
 #[expect(dead_code, reason = "where the object ends up is of interest to the build script only")]
 mod ebpf;
+mod incidents;
 mod install;
 mod run;
 mod setup;
@@ -40,6 +42,8 @@ fn perform(task: Task) -> Result<()> {
         Task::Build(options) => build::perform(&options),
         Task::Run(options) => run::perform(&options),
         Task::Test(options) => test::perform(&options),
+        Task::Incidents(options) => incidents::perform(&options),
+        Task::IncidentPart(part) => incidents::play_part(part),
         Task::Install(options) => install::perform(&options),
     }
 }

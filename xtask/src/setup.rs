@@ -9,7 +9,7 @@ mod debian;
 mod library;
 mod linker;
 mod rust;
-mod system;
+pub mod system;
 
 use std::fs::{self, File, TryLockError};
 
@@ -52,7 +52,7 @@ pub fn perform(scope: Scope) -> Result<Tools> {
 }
 
 /// Two set-ups at once would write to the same folders. The lock goes with the process, however it ends.
-fn lock(tools: &Tools) -> Result<File> {
+pub fn lock(tools: &Tools) -> Result<File> {
     let cache = &tools.cache;
     fs::create_dir_all(cache).with_context(|| format!("cannot make the folder {}", cache.display()))?;
     let path = cache.join("lock");
@@ -64,14 +64,17 @@ fn lock(tools: &Tools) -> Result<File> {
     Ok(lock)
 }
 
-fn already_there(what: &str) {
+/// Says that a step has nothing to do.
+pub fn already_there(what: &str) {
     eprintln!("setup: {what}: already there");
 }
 
-fn working(what: &str, doing: &str) {
+/// Says what a step is doing.
+pub fn working(what: &str, doing: &str) {
     eprintln!("setup: {what}: {doing}");
 }
 
-fn done(what: &str) {
+/// Says that a step is through.
+pub fn done(what: &str) {
     eprintln!("setup: {what}: installed");
 }

@@ -9,10 +9,11 @@ use crate::child;
 #[derive(Debug)]
 pub struct SystemProgram {
     /// What to look for.
-    name: &'static str,
+    pub name: &'static str,
     /// What it is for, in the step's name.
-    purpose: &'static str,
-    packages: &'static [&'static str],
+    pub purpose: &'static str,
+    /// Their packages.
+    pub packages: &'static [&'static str],
 }
 
 /// Rust links programs with it.

@@ -1,0 +1,116 @@
+//! `cargo xtask incidents`: real incidents, played with the real programs, and what rstscope says about each.
+//!
+//! Every story runs in a process and a network namespace of its own, as root. It starts its own agent, lets the
+//! incident happen, and holds the lines about it against what it did itself: first the facts, then the cause.
+//!
+//! * [`stories`]: the incidents. [`servers`], [`envoy`], [`client`]: who takes part.
+//! * [`programs`]: installs the real programs below the cache.
+//! * [`stage`]: the process of one story. [`network`], [`process`], [`mod@agent`]: what it is made of.
+//! * [`verdict`]: what was expected and what was found.
+
+mod agent;
+mod client;
+mod envoy;
+mod network;
+mod process;
+mod programs;
+mod servers;
+mod stage;
+mod stories;
+mod verdict;
+
+use std::{
+    fs,
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    cargo, child,
+    cli::{IncidentPart, Incidents},
+    setup::{self, Scope},
+};
+use stories::{STORIES, Story};
+use verdict::{Layer, Verdict};
+
+/// Installs what is missing, plays the stories and sums up.
+pub fn perform(options: &Incidents) -> Result<()> {
+    let chosen = stories::chosen(&options.names)?;
+    if options.list {
+        for story in chosen {
+            println!("{:22} {}", story.name, story.about);
+        }
+        return Ok(());
+    }
+    let tools = setup::perform(Scope::Everything)?;
+    let folder = tools.cache.join("incidents");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    {
+        let _lock = setup::lock(&tools)?;
+        let needed: Vec<_> = chosen.iter().flat_map(|story| story.programs).copied().collect();
+        programs::ensure(&needed, &folder)?;
+    }
+    let rstscope = cargo::build_rstscope(false)?;
+    let mut played = Vec::new();
+    for &story in &chosen {
+        eprintln!("     Playing {}: {}", story.name, story.about);
+        let start = Instant::now();
+        let verdict = play(story, &rstscope, &folder, options.full)?;
+        played.push((story, verdict, start.elapsed()));
+    }
+    summarise(&played)
+}
+
+/// Becomes one of the processes of a story.
+pub fn play_part(part: IncidentPart) -> Result<()> {
+    match part {
+        IncidentPart::Story(options) => stage::play(&options),
+        IncidentPart::Provider(options) => stories::late_reset::provide(&options),
+    }
+}
+
+fn play(story: &Story, rstscope: &Path, programs: &Path, full: bool) -> Result<Verdict> {
+    let xtask = std::env::current_exe().context("xtask has no path")?;
+    let unshare =
+        child::find("unshare").context("there is no `unshare` program on this machine: install util-linux")?;
+    let mut command = child::as_root(unshare)?;
+    command.args(["--net", "--"]).arg(xtask).args(["incident-part", "story", story.name]);
+    command.arg("--rstscope").arg(rstscope).arg("--programs").arg(programs);
+    if full {
+        command.arg("--full");
+    }
+    // What goes wrong in it is said on standard error.
+    let output = command
+        .stderr(Stdio::inherit())
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot run `{}`", child::shown(&command)))?;
+    if output.status.success() {
+        return Verdict::from_json(&String::from_utf8_lossy(&output.stdout));
+    }
+    let mut verdict = Verdict::default();
+    verdict.problem(Layer::Facts, &format!("the story's process failed ({}), see above", output.status), None);
+    Ok(verdict)
+}
+
+fn summarise(played: &[(&Story, Verdict, Duration)]) -> Result<()> {
+    let failed: Vec<_> = played.iter().filter(|(_, verdict, _)| !verdict.passed()).collect();
+    for (story, verdict, _) in &failed {
+        println!("\n== {}\n{}", story.name, verdict.explanation().trim_end());
+    }
+    println!("\n{:22} {:12} {:>8}  measured", "story", "result", "seconds");
+    for (story, verdict, taken) in played {
+        let row =
+            format!("{:22} {:12} {:8.1}  {}", story.name, verdict.result(), taken.as_secs_f64(), verdict.numbers());
+        println!("{}", row.trim_end());
+    }
+    let passed = played.len() - failed.len();
+    println!("{passed} passed, {} failed, {} skipped", failed.len(), STORIES.len() - played.len());
+    if let [(first, ..), ..] = failed[..] {
+        bail!("to play one of them again: `cargo xtask incidents {}`", first.name);
+    }
+    Ok(())
+}

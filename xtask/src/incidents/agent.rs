@@ -1,0 +1,141 @@
+//! One `rstscope trace`, whose lines a story looks at.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::process::bound_to_us;
+
+/// How long to wait for a line.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// After this time nothing more comes: four times as long as any line is held back.
+const QUIET: Duration = Duration::from_millis(400);
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    child: Child,
+    lines: Receiver<Value>,
+    seen: Vec<Value>,
+    instance: String,
+    namespace: u64,
+}
+
+impl Agent {
+    /// Starts it and waits until it has attached. It sees the whole machine; only lines of the namespace are looked at.
+    pub fn start(rstscope: &Path, namespace: u64) -> Result<Self> {
+        let instance = format!("incident-{}", std::process::id());
+        let mut child = bound_to_us(rstscope)
+            .args(["trace", "--output", "json", "--facts", "--instance", &instance])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot run rstscope")?;
+        let output = child.stdout.take().context("rstscope has no standard output")?;
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                let Ok(value) = serde_json::from_str(&line) else {
+                    eprintln!("rstscope printed what is no JSON: {line}");
+                    continue;
+                };
+                if sender.send(value).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut agent = Self { child, lines, seen: Vec::new(), instance, namespace };
+        agent.wait("the `agent` line of the start", |line| line["agent"]["action"] == "start")?;
+        Ok(agent)
+    }
+
+    /// The reset of this direction between these two ports.
+    pub fn reset(&mut self, direction: &str, local: u16, peer: u16) -> Result<Value> {
+        let namespace = self.namespace;
+        self.wait(&format!("a reset {direction} with local port {local} and peer port {peer}"), |line| {
+            line["type"] == "reset"
+                && line["reset"]["direction"] == direction
+                && line["local"]["netns"] == namespace
+                && line["local"]["port"] == local
+                && line["peer"]["port"] == peer
+        })
+    }
+
+    /// The reset of this direction at the end of a process whose peer has this port.
+    pub fn reset_of(&mut self, direction: &str, process: &str, peer: u16) -> Result<Value> {
+        let namespace = self.namespace;
+        self.wait(&format!("a reset {direction} by {process} whose peer has port {peer}"), |line| {
+            line["type"] == "reset"
+                && line["reset"]["direction"] == direction
+                && line["local"]["netns"] == namespace
+                && line["local"]["process"]["comm"] == process
+                && line["peer"]["port"] == peer
+        })
+    }
+
+    /// The failed connect to this port.
+    pub fn connect_failure(&mut self, port: u16) -> Result<Value> {
+        let namespace = self.namespace;
+        self.wait(&format!("a failed connect to port {port}"), |line| {
+            line["type"] == "connect_failure" && line["local"]["netns"] == namespace && line["peer"]["port"] == port
+        })
+    }
+
+    /// Every line about a connection with this port at either end that is there or comes while nothing else is awaited.
+    pub fn about(&mut self, port: u16) -> Vec<Value> {
+        let deadline = Instant::now() + QUIET;
+        while let Some(left) = deadline.checked_duration_since(Instant::now()) {
+            match self.lines.recv_timeout(left) {
+                Ok(line) => self.seen.push(line),
+                Err(_) => break,
+            }
+        }
+        let namespace = self.namespace;
+        let is_about = |line: &&Value| {
+            line["local"]["netns"] == namespace && (line["local"]["port"] == port || line["peer"]["port"] == port)
+        };
+        self.seen.iter().filter(is_about).cloned().collect()
+    }
+
+    /// Waits for a line. Those that came before stay available.
+    fn wait(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        if let Some(line) = self.seen.iter().find(|line| wanted(line)) {
+            return Ok(line.clone());
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while let Some(left) = deadline.checked_duration_since(Instant::now()) {
+            let Ok(line) = self.lines.recv_timeout(left) else { break };
+            self.seen.push(line.clone());
+            if wanted(&line) {
+                return Ok(line);
+            }
+        }
+        let mut seen = String::new();
+        for line in self.seen.iter().filter(|line| line["local"]["netns"] == self.namespace) {
+            write!(seen, "\n{line}").context("writing to a string")?;
+        }
+        if seen.is_empty() {
+            seen.push_str(" none");
+        }
+        bail!("rstscope printed no line for {what}; lines about this story:{seen}")
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // Already ended is as good.
+        let _ended = self.child.kill();
+        let _waited = self.child.wait();
+        let _gone = fs::remove_file(format!("/run/rstscope-{}.lock", self.instance));
+    }
+}

@@ -1,0 +1,99 @@
+//! A client that keeps a connection and uses it again without looking at it first.
+
+use std::{
+    io::{Read, Write},
+    net::{Ipv4Addr, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+/// How long to wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One connection.
+#[derive(Debug)]
+pub struct Client {
+    stream: TcpStream,
+    /// Its own port.
+    pub port: u16,
+    last_answer: Instant,
+}
+
+impl Client {
+    /// Connects to a server of this story.
+    pub fn connect(port: u16) -> Result<Self> {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).context("cannot connect to the server")?;
+        stream.set_nodelay(true).context("cannot set TCP_NODELAY")?;
+        stream.set_read_timeout(Some(PATIENCE)).context("cannot set a timeout")?;
+        let port = stream.local_addr().context("a connection has an address")?.port();
+        Ok(Self { stream, port, last_answer: Instant::now() })
+    }
+
+    /// Asks and reads the whole answer; returns its status.
+    pub fn ask(&mut self) -> Result<u16> {
+        self.send()?;
+        self.answer()
+    }
+
+    /// Asks without waiting for the answer.
+    pub fn send(&mut self) -> Result<()> {
+        let request = "GET / HTTP/1.1\r\nHost: incident\r\nUser-Agent: rstscope-xtask\r\nAccept: */*\r\n\r\n";
+        self.stream.write_all(request.as_bytes()).context("cannot send a request")
+    }
+
+    /// Reads the whole answer; returns its status.
+    pub fn answer(&mut self) -> Result<u16> {
+        let mut text = Vec::new();
+        let mut buffer = [0; 4096];
+        loop {
+            if let Some((status, length)) = complete(&text)?
+                && text.len() >= length
+            {
+                self.last_answer = Instant::now();
+                return Ok(status);
+            }
+            match self.stream.read(&mut buffer).context("the answer did not come")? {
+                0 => bail!("the server closed instead of answering"),
+                count => text.extend_from_slice(&buffer[..count]),
+            }
+        }
+    }
+
+    /// Sleeps until the last answer is so long ago.
+    pub fn rest_until_idle_for(&self, time: Duration) {
+        thread::sleep(time.saturating_sub(self.last_answer.elapsed()));
+    }
+
+    /// Since the last answer.
+    pub fn idle(&self) -> Duration {
+        self.last_answer.elapsed()
+    }
+}
+
+/// Status and length of an answer, head included, once its head is there.
+fn complete(text: &[u8]) -> Result<Option<(u16, usize)>> {
+    let Some(end) = text.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
+    let head = String::from_utf8_lossy(&text[..end]);
+    let status = head.split_whitespace().nth(1).and_then(|word| word.parse().ok());
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+    });
+    let (status, length) = status.zip(length).with_context(|| format!("an answer without a length: {head}"))?;
+    Ok(Some((status, end + 4 + length)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_as_long_as_it_says() {
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nok\n";
+        assert_eq!(complete(answer).unwrap(), Some((200, answer.len())));
+        assert_eq!(complete(&answer[..20]).unwrap(), None);
+        assert!(complete(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
+    }
+}

@@ -1,0 +1,167 @@
+//! The processes of a story. None of them outlives it.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::child;
+
+/// How long a server may take until it listens. A Java on a busy machine takes its time.
+const START: Duration = Duration::from_secs(40);
+
+/// A command for a program that the kernel kills when the story's process ends, however that ends.
+pub fn bound_to_us(program: impl AsRef<Path>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program.as_ref());
+    command
+}
+
+/// A running process and what it has said.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    name: String,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts it with its output in a file of the folder.
+    pub fn start(name: &str, command: &mut Command, folder: &Path) -> Result<Self> {
+        let log = folder.join(format!("{name}.log"));
+        let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let errors = file.try_clone().context("cannot open a log twice")?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file)
+            .stderr(errors)
+            .spawn()
+            .with_context(|| format!("cannot run `{}`", child::shown(command)))?;
+        Ok(Self { child, name: name.to_owned(), log })
+    }
+
+    /// Starts a server and waits until it listens. Connecting to find out would be a connection too many.
+    pub fn serve(name: &str, command: &mut Command, folder: &Path, port: u16) -> Result<Self> {
+        let mut process = Self::start(name, command, folder)?;
+        let deadline = Instant::now() + START;
+        while !listens(port)? {
+            if let Some(status) = process.child.try_wait().context("cannot wait for a server")? {
+                bail!("{name} ended ({status}) before it listened; it said:\n{}", process.said());
+            }
+            if Instant::now() > deadline {
+                bail!("{name} did not listen within {} s; it said:\n{}", START.as_secs(), process.said());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(process)
+    }
+
+    /// Its process id: a program started by way of [`bound_to_us`] keeps the id it was started with.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal, given by name.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let mut command = kill(name, &[self.pid()]);
+        if !child::succeeds(&mut command) {
+            bail!("{} has ended; it said:\n{}", self.name, self.said());
+        }
+        Ok(())
+    }
+
+    /// The last lines of what it said.
+    fn said(&self) -> String {
+        let text = fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let below = descendants(self.child.id());
+        // Already ended is as good.
+        let _ended = self.child.kill();
+        let _waited = self.child.wait();
+        if !below.is_empty() {
+            child::succeeds(&mut kill("KILL", &below));
+        }
+    }
+}
+
+/// Every shell has `kill`; std has none, and not every machine has a program of that name.
+fn kill(signal: &str, processes: &[u32]) -> Command {
+    let mut command = Command::new("sh");
+    let ids = processes.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+    command.args(["-c", &format!("kill -{signal} {ids}")]);
+    command
+}
+
+/// The children of a process and theirs, such as the workers of a server.
+fn descendants(pid: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    for thread in threads {
+        let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|word| word.parse().ok()) {
+            found.push(child);
+            found.extend(descendants(child));
+        }
+    }
+    found
+}
+
+/// Whether something listens on the port, in our network namespace.
+fn listens(port: u16) -> Result<bool> {
+    for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
+        // A machine without IPv6 has only the first one.
+        if Path::new(table).exists() {
+            let text = fs::read_to_string(table).with_context(|| format!("cannot read {table}"))?;
+            if text.lines().any(|line| is_listener(line, port)) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// `sl local_address rem_address st …`, all in hexadecimal digits; 0A is LISTEN.
+fn is_listener(line: &str, port: u16) -> bool {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    words.len() > 3 && words[3] == "0A" && words[1].ends_with(&format!(":{port:04X}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_is_told_from_a_connection() {
+        let listener = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0";
+        assert!(is_listener(listener, 8080));
+        assert!(!is_listener(listener, 8081));
+        assert!(!is_listener(&listener.replace(" 0A ", " 01 "), 8080));
+        assert!(!is_listener("  sl  local_address rem_address   st tx_queue rx_queue", 8080));
+    }
+
+    #[test]
+    fn the_workers_of_a_process_are_found() {
+        let mut child = Command::new("sh").args(["-c", "sleep 30 & wait"]).spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while descendants(child.id()).is_empty() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let below = descendants(child.id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(below.len(), 1);
+        assert!(child::succeeds(&mut kill("KILL", &below)));
+    }
+}

@@ -1,0 +1,197 @@
+//! The servers that close idle connections, and how each is started with the timeout that is expected of it.
+
+use std::{path::Path, process::Command, time::Duration};
+
+use anyhow::Result;
+
+use super::{
+    process::{Process, bound_to_us},
+    stage::{Stage, write},
+};
+
+/// The port every server listens on, in a namespace of its own.
+pub const PORT: u16 = 8080;
+
+/// A server.
+pub struct Server {
+    /// The name of its process.
+    pub process: &'static str,
+    /// After how much idleness it closes: as configured for a quick run, and as it does by itself.
+    timeout: [Duration; 2],
+    /// How much later than that it may look.
+    pub poll: Duration,
+    start: fn(&Stage, Duration) -> Result<Process>,
+}
+
+impl Server {
+    /// After how much idleness it closes.
+    pub const fn timeout(&self, full: bool) -> Duration {
+        if full { self.timeout[1] } else { self.timeout[0] }
+    }
+
+    /// Starts it and waits until it listens.
+    pub fn start(&self, stage: &Stage) -> Result<Process> {
+        (self.start)(stage, self.timeout(stage.full))
+    }
+}
+
+const fn seconds(quick: u64, full: u64) -> [Duration; 2] {
+    [Duration::from_secs(quick), Duration::from_secs(full)]
+}
+
+/// Node.js 20 announces 5 s and adds one before it closes.
+pub const NODE: Server = Server { process: "node", timeout: seconds(6, 6), poll: Duration::ZERO, start: node };
+
+/// uvicorn with its own timeout.
+pub const UVICORN: Server = Server { process: "python", timeout: seconds(5, 5), poll: Duration::ZERO, start: uvicorn };
+
+/// gunicorn with its own timeout, at which its threaded worker looks once a second.
+pub const GUNICORN: Server =
+    Server { process: "python", timeout: seconds(2, 2), poll: Duration::from_secs(1), start: gunicorn };
+
+/// CherryPy with its own timeout, at which its server, cheroot, looks twice a second.
+pub const CHERRYPY: Server =
+    Server { process: "python", timeout: seconds(10, 10), poll: Duration::from_millis(500), start: cherrypy };
+
+/// nginx; 75 s is its own timeout.
+pub const NGINX: Server = Server { process: "nginx", timeout: seconds(3, 75), poll: Duration::ZERO, start: nginx };
+
+/// HAProxy, which has no timeout of its own: without one it warns and waits for ever.
+pub const HAPROXY: Server = Server { process: "haproxy", timeout: seconds(3, 3), poll: Duration::ZERO, start: haproxy };
+
+/// Tomcat; 20 s is the timeout of the configuration it comes with. It looks once a second.
+pub const TOMCAT: Server =
+    Server { process: "java", timeout: seconds(3, 20), poll: Duration::from_secs(1), start: tomcat };
+
+fn node(stage: &Stage, _: Duration) -> Result<Process> {
+    let script = format!(
+        "require('http').createServer((request, response) => response.end('ok\\n')).listen({PORT}, '127.0.0.1')\n"
+    );
+    serve(stage, "node", bound_to_us(stage.programs.node()).arg("-e").arg(script))
+}
+
+fn uvicorn(stage: &Stage, _: Duration) -> Result<Process> {
+    let application = "\
+async def application(scope, receive, send):
+    if scope['type'] != 'http':
+        return
+    await send({'type': 'http.response.start', 'status': 200, 'headers': [(b'content-length', b'3')]})
+    await send({'type': 'http.response.body', 'body': b'ok\\n'})
+";
+    write(&stage.folder.join("server.py"), application)?;
+    let mut command = python(stage);
+    command.args(["-m", "uvicorn", "--host", "127.0.0.1", "--port", &PORT.to_string(), "server:application"]);
+    serve(stage, "uvicorn", &mut command)
+}
+
+fn gunicorn(stage: &Stage, _: Duration) -> Result<Process> {
+    let application = "\
+def application(environ, start):
+    start('200 OK', [('Content-Length', '3')])
+    return [b'ok\\n']
+";
+    write(&stage.folder.join("server.py"), application)?;
+    let mut command = python(stage);
+    // The default worker knows no keep-alive.
+    command.args(["-m", "gunicorn", "--worker-class", "gthread", "--threads", "4"]);
+    command.args(["--bind", &format!("127.0.0.1:{PORT}"), "server:application"]);
+    serve(stage, "gunicorn", &mut command)
+}
+
+fn cherrypy(stage: &Stage, _: Duration) -> Result<Process> {
+    let application = format!(
+        "\
+import cherrypy
+class Root:
+    @cherrypy.expose
+    def index(self):
+        return 'ok\\n'
+cherrypy.config.update({{'server.socket_port': {PORT}, 'engine.autoreload.on': False}})
+cherrypy.quickstart(Root())
+"
+    );
+    write(&stage.folder.join("server.py"), &application)?;
+    serve(stage, "cherrypy", python(stage).arg("server.py"))
+}
+
+fn nginx(stage: &Stage, timeout: Duration) -> Result<Process> {
+    let folder = stage.folder.join("nginx");
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|name| format!("{name}_temp_path {};\n", folder.join(name).display()))
+        .concat();
+    let configuration = format!(
+        "daemon off;\nmaster_process off;\npid {pid};\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n\
+         {temporary}keepalive_timeout {timeout}s;\nserver {{\nlisten 127.0.0.1:{PORT};\n\
+         location / {{ return 200 'ok\\n'; }}\n}}\n}}\n",
+        pid = folder.join("pid").display(),
+        timeout = timeout.as_secs(),
+    );
+    let file = folder.join("nginx.conf");
+    write(&file, &configuration)?;
+    let (program, libraries) = stage.programs.nginx()?;
+    let mut command = with_libraries(&program, &libraries);
+    command.arg("-p").arg(&folder).arg("-c").arg(&file).args(["-e", "stderr"]);
+    serve(stage, "nginx", &mut command)
+}
+
+fn haproxy(stage: &Stage, timeout: Duration) -> Result<Process> {
+    let configuration = format!(
+        "defaults\n  mode http\n  timeout client 60s\n  timeout http-keep-alive {}s\nfrontend incident\n  \
+         bind 127.0.0.1:{PORT}\n  http-request return status 200 content-type text/plain string ok\n",
+        timeout.as_secs()
+    );
+    let file = stage.folder.join("haproxy.cfg");
+    write(&file, &configuration)?;
+    let (program, libraries) = stage.programs.haproxy()?;
+    serve(stage, "haproxy", with_libraries(&program, &libraries).arg("-db").arg("-f").arg(&file))
+}
+
+fn tomcat(stage: &Stage, timeout: Duration) -> Result<Process> {
+    let base = stage.folder.join("tomcat");
+    let millis = timeout.as_millis();
+    let configuration = format!(
+        "<Server port='-1'><Service name='Catalina'><Connector port='{PORT}' address='127.0.0.1' \
+         connectionTimeout='{millis}' keepAliveTimeout='{millis}'/><Engine name='Catalina' defaultHost='localhost'>\
+         <Host name='localhost' appBase='webapps'/></Engine></Service></Server>\n"
+    );
+    let application = "<web-app xmlns='https://jakarta.ee/xml/ns/jakartaee' version='6.0'><servlet>\
+        <servlet-name>files</servlet-name>\
+        <servlet-class>org.apache.catalina.servlets.DefaultServlet</servlet-class></servlet><servlet-mapping>\
+        <servlet-name>files</servlet-name><url-pattern>/</url-pattern></servlet-mapping><welcome-file-list>\
+        <welcome-file>index.html</welcome-file></welcome-file-list></web-app>\n";
+    write(&base.join("conf/server.xml"), &configuration)?;
+    write(&base.join("webapps/ROOT/WEB-INF/web.xml"), application)?;
+    write(&base.join("webapps/ROOT/index.html"), "ok\n")?;
+    write(&base.join("temp/empty"), "")?;
+    let home = stage.programs.tomcat()?;
+    let mut command = bound_to_us(stage.programs.java());
+    command
+        // Quick to start and content with little.
+        .args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx192m"])
+        .arg("-cp")
+        .arg(format!("{0}/bin/bootstrap.jar:{0}/bin/tomcat-juli.jar", home.display()))
+        .arg(format!("-Dcatalina.home={}", home.display()))
+        .arg(format!("-Dcatalina.base={}", base.display()))
+        .arg(format!("-Djava.io.tmpdir={}", base.join("temp").display()))
+        .args(["org.apache.catalina.startup.Bootstrap", "start"]);
+    serve(stage, "tomcat", &mut command)
+}
+
+fn python(stage: &Stage) -> Command {
+    let mut command = bound_to_us(stage.programs.python());
+    // It finds modules in the folder it runs in.
+    command.current_dir(&stage.folder).env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONUNBUFFERED", "1");
+    command
+}
+
+fn with_libraries(program: &Path, libraries: &str) -> Command {
+    let mut command = bound_to_us(program);
+    if !libraries.is_empty() {
+        command.env("LD_LIBRARY_PATH", libraries);
+    }
+    command
+}
+
+fn serve(stage: &Stage, name: &str, command: &mut Command) -> Result<Process> {
+    Process::serve(name, command, &stage.folder, PORT)
+}

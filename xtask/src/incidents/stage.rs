@@ -1,0 +1,92 @@
+//! The process that plays one story: started in a network namespace of its own, it says at the end what it found.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process, thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+
+use super::{
+    agent::Agent,
+    network,
+    programs::Programs,
+    stories,
+    verdict::{Layer, Verdict},
+};
+use crate::{child, cli::StoryPart};
+
+/// What a story plays with.
+#[derive(Debug)]
+pub struct Stage {
+    /// The agent under test.
+    pub agent: Agent,
+    /// What was found.
+    pub verdict: Verdict,
+    /// The real programs.
+    pub programs: Programs,
+    /// For configurations and logs.
+    pub folder: PathBuf,
+    /// Not scaled down.
+    pub full: bool,
+}
+
+/// Plays a story and prints the verdict.
+pub fn play(options: &StoryPart) -> Result<()> {
+    let story = stories::named(&options.name)?;
+    let folder = Scratch::new()?;
+    let limit = story.limit(options.full);
+    watch(limit, folder.0.clone());
+    let namespace = network::own_namespace()?;
+    network::raise_loopback()?;
+    let mut stage = Stage {
+        agent: Agent::start(&options.rstscope, namespace)?,
+        verdict: Verdict::default(),
+        programs: Programs::below(options.programs.clone()),
+        folder: folder.0.clone(),
+        full: options.full,
+    };
+    if let Err(error) = (story.play)(&mut stage) {
+        stage.verdict.problem(Layer::Facts, &format!("{error:#}"), None);
+    }
+    println!("{}", stage.verdict.to_json());
+    Ok(())
+}
+
+/// Ends this process, and with it all it has started, should the story not end.
+fn watch(limit: Duration, folder: PathBuf) {
+    thread::spawn(move || {
+        thread::sleep(limit);
+        eprintln!("the story did not end within {} s", limit.as_secs());
+        // It is in the folder for temporary files, should this fail.
+        let _removed = fs::remove_dir_all(folder);
+        process::exit(1);
+    });
+}
+
+/// A folder that goes with the story.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Self> {
+        let folder = std::env::temp_dir().join(format!("rstscope-incident-{}", process::id()));
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // It is in the folder for temporary files, should this fail.
+        let _removed = child::remove_folder(&self.0);
+    }
+}
+
+/// Writes a file of a program's configuration, and the folders it is in.
+pub fn write(file: &Path, text: &str) -> Result<()> {
+    let folder = file.parent().context("a file is in a folder")?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+}

@@ -1,0 +1,81 @@
+//! Envoy gives up connecting after 1 s and closes the application's connection, whose first bytes it has not read.
+//!
+//! The application sees a reset on a healthy local connection. What happened is that an address behind the proxy did
+//! not answer.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{Ipv4Addr, TcpStream},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+use crate::incidents::{
+    envoy, network,
+    stage::Stage,
+    verdict::{Layer, TWO_TICKS_MS, number, seconds},
+};
+
+const UPSTREAM_PORT: u16 = 8443;
+/// As long as many a TLS ClientHello.
+const HELLO: usize = 517;
+/// Envoy's connect_timeout.
+const TIMEOUT_MS: f64 = 1000.0;
+/// How much earlier or later Envoy's timer may fire.
+const TOLERANCE_MS: f64 = 20.0;
+
+/// Plays it.
+pub fn play(stage: &mut Stage) -> Result<()> {
+    network::black_hole()?;
+    let _envoy = envoy::tcp(stage, (network::BLACK_HOLE, UPSTREAM_PORT))?;
+
+    let start = Instant::now();
+    let mut app = TcpStream::connect((Ipv4Addr::LOCALHOST, envoy::PORT)).context("cannot connect to Envoy")?;
+    let port = app.local_addr().context("a connection has an address")?.port();
+    app.write_all(&[0x16; HELLO]).context("cannot send")?;
+    app.set_read_timeout(Some(Duration::from_secs(10))).context("cannot set a timeout")?;
+    let outcome = app.read(&mut [0; 64]);
+    let elapsed_ms = start.elapsed().as_secs_f64() * 1000.0;
+    if !outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionReset) {
+        stage.verdict.problem(Layer::Facts, &format!("the application expected a reset and got {outcome:?}"), None);
+    }
+
+    let failure = stage.agent.connect_failure(UPSTREAM_PORT)?;
+    let received = stage.agent.reset("received", port, envoy::PORT)?;
+    let sent = stage.agent.reset("sent", envoy::PORT, port)?;
+    let verdict = &mut stage.verdict;
+    verdict.measured(format!("connect given up after {}", seconds(&failure, "/age_ms")));
+    verdict.measured(format!("reset at age {}", seconds(&received, "/age_ms")));
+
+    // On a busy machine everything is late; but nothing can have taken longer than the application saw.
+    let latest = (TIMEOUT_MS + TOLERANCE_MS).max(elapsed_ms + TWO_TICKS_MS);
+    let age = TIMEOUT_MS - TOLERANCE_MS..=latest;
+    verdict.is(&failure, "/facts/connect_failure", "abandoned");
+    verdict.within(&failure, "/age_ms", &age);
+    verdict.absent(&failure, "/tcp/error");
+    verdict.absent(&failure, "/reset");
+    verdict.is(&failure, "/local/process/comm", "envoy");
+
+    let first = number(&failure, "/age_ms").unwrap_or(TIMEOUT_MS);
+    verdict.is(&received, "/tcp/state", "ESTABLISHED");
+    verdict.is(&received, "/tcp/error", "ECONNRESET");
+    verdict.is(&received, "/role", "client");
+    verdict.is(&received, "/tcp/bytes_received", 0);
+    verdict.is(&received, "/tcp/bytes_sent", HELLO);
+    verdict.is(&received, "/facts/rst_had_timestamp", true);
+    verdict.is(&received, "/local/process/comm", "xtask");
+    verdict.within(&received, "/age_ms", &(first - 1.0..=latest));
+
+    verdict.is(&sent, "/reset/socket", "full");
+    verdict.is(&sent, "/reset/kernel_reason", "TCP_ABORT_ON_CLOSE");
+    verdict.is(&sent, "/tcp/unread_bytes", HELLO);
+    verdict.is(&sent, "/role", "server");
+    verdict.is(&sent, "/local/process/comm", "envoy");
+    verdict.within(&sent, "/age_ms", &(first - TOLERANCE_MS..=latest));
+
+    verdict.cause(&failure, "connect_timeout_application");
+    verdict.cause(&received, "proxy_connect_timeout");
+    verdict.cause(&sent, "proxy_connect_timeout");
+    Ok(())
+}

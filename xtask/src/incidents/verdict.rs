@@ -1,0 +1,205 @@
+//! What a story found: what it measured, and where rstscope said something else than what had happened.
+
+use std::ops::RangeInclusive;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+/// The kernel stamps a socket in ticks. Two of them at HZ 250.
+pub const TWO_TICKS_MS: f64 = 8.0;
+
+/// What was looked at: the cause can only be right if the facts are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layer {
+    /// What the kernel showed.
+    Facts,
+    /// What rstscope concluded from it.
+    Cause,
+}
+
+impl Layer {
+    /// As the result names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Facts => "facts",
+            Self::Cause => "cause",
+        }
+    }
+}
+
+/// What a story found so far.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    problems: Vec<Value>,
+    measured: Vec<String>,
+}
+
+impl Verdict {
+    /// Notes a measured number for the table.
+    pub fn measured(&mut self, what: String) {
+        self.measured.push(what);
+    }
+
+    /// Notes something that is not as expected, with the line that says so where there is one.
+    pub fn problem(&mut self, layer: Layer, expected: &str, line: Option<&Value>) {
+        self.problems.push(json!({ "layer": layer.name(), "expected": expected, "line": line }));
+    }
+
+    /// Expects this value at the pointer.
+    pub fn is(&mut self, line: &Value, pointer: &str, value: impl Into<Value>) {
+        let value = value.into();
+        if line.pointer(pointer) != Some(&value) {
+            self.unexpected(Layer::Facts, line, pointer, &value.to_string());
+        }
+    }
+
+    /// Expects one of these values at the pointer.
+    pub fn is_one_of(&mut self, line: &Value, pointer: &str, values: &[&str]) {
+        if !line.pointer(pointer).and_then(Value::as_str).is_some_and(|found| values.contains(&found)) {
+            self.unexpected(Layer::Facts, line, pointer, &values.join(" or "));
+        }
+    }
+
+    /// Expects nothing at the pointer.
+    pub fn absent(&mut self, line: &Value, pointer: &str) {
+        if line.pointer(pointer).is_some() {
+            self.unexpected(Layer::Facts, line, pointer, "nothing");
+        }
+    }
+
+    /// Expects a number in this range at the pointer.
+    pub fn within(&mut self, line: &Value, pointer: &str, range: &RangeInclusive<f64>) {
+        if !number(line, pointer).is_some_and(|found| range.contains(&found)) {
+            self.unexpected(Layer::Facts, line, pointer, &shown(range));
+        }
+    }
+
+    /// Expects this cause.
+    pub fn cause(&mut self, line: &Value, code: &str) {
+        let pointer = "/cause/code";
+        if line.pointer(pointer).and_then(Value::as_str) != Some(code) {
+            self.unexpected(Layer::Cause, line, pointer, code);
+        }
+    }
+
+    /// Expects a number in this range among the evidence of the cause.
+    pub fn evidence(&mut self, line: &Value, what: &str, range: &RangeInclusive<f64>) {
+        let pointer = "/cause/evidence";
+        if !line.pointer(pointer).is_some_and(|evidence| holds(evidence, range)) {
+            self.unexpected(Layer::Cause, line, pointer, &format!("{what}, {}", shown(range)));
+        }
+    }
+
+    fn unexpected(&mut self, layer: Layer, line: &Value, pointer: &str, expected: &str) {
+        let found = line.pointer(pointer).map_or_else(|| "nothing".to_owned(), Value::to_string);
+        self.problem(layer, &format!("{pointer} is {found}; expected was {expected}"), Some(line));
+    }
+
+    /// For the process that started the story.
+    pub fn to_json(&self) -> Value {
+        json!({ "problems": self.problems, "measured": self.measured })
+    }
+
+    /// What such a process said.
+    pub fn from_json(text: &str) -> Result<Self> {
+        let value: Value = serde_json::from_str(text).context("the story said what is no JSON")?;
+        let list = |name: &str| value[name].as_array().cloned().with_context(|| format!("the story said no {name}"));
+        let measured = list("measured")?.iter().filter_map(|text| Some(text.as_str()?.to_owned())).collect();
+        Ok(Self { problems: list("problems")?, measured })
+    }
+
+    /// One word for the table: the first layer that is not right.
+    pub fn result(&self) -> &'static str {
+        let failed = |layer: Layer| self.problems.iter().any(|problem| problem["layer"] == layer.name());
+        match (failed(Layer::Facts), failed(Layer::Cause)) {
+            (false, false) => "passed",
+            (true, _) => "FAILED facts",
+            (false, true) => "FAILED cause",
+        }
+    }
+
+    /// Whether everything was as expected.
+    pub fn passed(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    /// The measured numbers, for the table.
+    pub fn numbers(&self) -> String {
+        self.measured.join("; ")
+    }
+
+    /// What was not as expected, each line of rstscope once.
+    pub fn explanation(&self) -> String {
+        let mut text = String::new();
+        for (index, problem) in self.problems.iter().enumerate() {
+            let (layer, expected) = (&problem["layer"], &problem["expected"]);
+            text.push_str(&format!("  {}: {}\n", layer.as_str().unwrap_or(""), expected.as_str().unwrap_or("")));
+            let line = &problem["line"];
+            let is_last_about_it = self.problems.get(index + 1).is_none_or(|next| next["line"] != *line);
+            if !line.is_null() && is_last_about_it {
+                text.push_str(&format!("  line: {line}\n"));
+            }
+        }
+        text
+    }
+}
+
+/// The number at the pointer.
+pub fn number(line: &Value, pointer: &str) -> Option<f64> {
+    line.pointer(pointer).and_then(Value::as_f64)
+}
+
+/// Milliseconds at the pointer in seconds, for the table.
+pub fn seconds(line: &Value, pointer: &str) -> String {
+    number(line, pointer).map_or_else(|| "unknown".to_owned(), |millis| format!("{:.3} s", millis / 1000.0))
+}
+
+fn shown(range: &RangeInclusive<f64>) -> String {
+    format!("{:.0} to {:.0}", range.start(), range.end())
+}
+
+fn holds(value: &Value, range: &RangeInclusive<f64>) -> bool {
+    match value {
+        Value::Number(number) => number.as_f64().is_some_and(|number| range.contains(&number)),
+        Value::Array(values) => values.iter().any(|value| holds(value, range)),
+        Value::Object(values) => values.values().any(|value| holds(value, range)),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_fail_before_the_cause_does() {
+        let line = json!({ "tcp": { "state": "CLOSE_WAIT" }, "idle": { "rx_ms": 6004 } });
+        let mut verdict = Verdict::default();
+        verdict.is(&line, "/tcp/state", "CLOSE_WAIT");
+        verdict.within(&line, "/idle/rx_ms", &(5992.0..=6100.0));
+        verdict.absent(&line, "/tcp/error");
+        assert_eq!(verdict.result(), "passed");
+        verdict.cause(&line, "stale_connection_reuse");
+        assert_eq!(verdict.result(), "FAILED cause");
+        verdict.within(&line, "/idle/tx_ms", &(0.0..=8.0));
+        assert_eq!(verdict.result(), "FAILED facts");
+    }
+
+    #[test]
+    fn a_verdict_survives_the_way_between_processes() {
+        let mut verdict = Verdict::default();
+        verdict.measured("idle 6.004 s".to_owned());
+        verdict.is(&json!({ "type": "reset" }), "/type", "timeout");
+        let again = Verdict::from_json(&verdict.to_json().to_string()).unwrap();
+        assert_eq!(again.numbers(), "idle 6.004 s");
+        assert_eq!(again.explanation(), verdict.explanation());
+        assert!(!again.passed());
+    }
+
+    #[test]
+    fn evidence_is_found_at_any_depth() {
+        let range = 5992.0..=6100.0;
+        assert!(holds(&json!({ "timeout": [{ "idle_ms": 6004.0 }] }), &range));
+        assert!(!holds(&json!({ "timeout": "6004", "idle_ms": 400 }), &range));
+    }
+}
