@@ -155,6 +155,9 @@ pub enum IncidentPart {
 pub struct StoryPart {
     /// The story's full name
     pub name: String,
+    /// The network namespace that is not the story's
+    #[arg(long, value_name = "INODE")]
+    pub outside: u64,
     /// The rstscope to ask
     #[arg(long)]
     pub rstscope: PathBuf,

@@ -78,6 +78,7 @@ fn play(story: &Story, rstscope: &Path, programs: &Path, full: bool) -> Result<V
         child::find("unshare").context("there is no `unshare` program on this machine: install util-linux")?;
     let mut command = child::as_root(unshare)?;
     command.args(["--net", "--"]).arg(xtask).args(["incident-part", "story", story.name]);
+    command.arg("--outside").arg(network::own_namespace()?.to_string());
     command.arg("--rstscope").arg(rstscope).arg("--programs").arg(programs);
     if full {
         command.arg("--full");

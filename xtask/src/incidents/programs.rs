@@ -49,7 +49,7 @@ pub fn ensure(needed: &[Program], folder: &Path) -> Result<()> {
             debian::ensure(package, &mut apt, folder)?;
         }
     }
-    Ok(())
+    apt.forget()
 }
 
 /// Where the installed programs are.

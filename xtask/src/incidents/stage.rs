@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::{
     agent::Agent,
@@ -36,10 +36,13 @@ pub struct Stage {
 /// Plays a story and prints the verdict.
 pub fn play(options: &StoryPart) -> Result<()> {
     let story = stories::named(&options.name)?;
+    let namespace = network::own_namespace()?;
+    if namespace == options.outside {
+        bail!("a story changes the network it runs in: `cargo xtask incidents` gives it one of its own");
+    }
     let folder = Scratch::new()?;
     let limit = story.limit(options.full);
     watch(limit, folder.0.clone());
-    let namespace = network::own_namespace()?;
     network::raise_loopback()?;
     let mut stage = Stage {
         agent: Agent::start(&options.rstscope, namespace)?,

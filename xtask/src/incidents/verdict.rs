@@ -128,16 +128,24 @@ impl Verdict {
         self.measured.join("; ")
     }
 
-    /// What was not as expected, each line of rstscope once.
+    /// What was not as expected, under each line of rstscope that shows it.
     pub fn explanation(&self) -> String {
         let mut text = String::new();
-        for (index, problem) in self.problems.iter().enumerate() {
-            let (layer, expected) = (&problem["layer"], &problem["expected"]);
-            text.push_str(&format!("  {}: {}\n", layer.as_str().unwrap_or(""), expected.as_str().unwrap_or("")));
+        let mut told: Vec<&Value> = Vec::new();
+        for problem in &self.problems {
             let line = &problem["line"];
-            let is_last_about_it = self.problems.get(index + 1).is_none_or(|next| next["line"] != *line);
-            if !line.is_null() && is_last_about_it {
+            if !line.is_null() && told.contains(&line) {
+                continue;
+            }
+            let same = self.problems.iter().filter(|other| other["line"] == *line && !line.is_null());
+            let alone = std::iter::once(problem).filter(|_| line.is_null());
+            for about in same.chain(alone) {
+                let word = |name: &str| about[name].as_str().unwrap_or_default().to_owned();
+                text.push_str(&format!("  {}: {}\n", word("layer"), word("expected")));
+            }
+            if !line.is_null() {
                 text.push_str(&format!("  line: {line}\n"));
+                told.push(line);
             }
         }
         text

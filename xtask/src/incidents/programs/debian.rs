@@ -148,6 +148,11 @@ impl Apt {
         Ok(())
     }
 
+    /// Removes the package lists and archives: by the next time they are old.
+    pub fn forget(self) -> Result<()> {
+        child::remove_folder(&self.folder)
+    }
+
     fn command(&self) -> Command {
         let mut command = Command::new("apt-get");
         let own = |name: &str| self.folder.join(name).display().to_string();

@@ -75,9 +75,8 @@ pub fn play(stage: &mut Stage) -> Result<()> {
     verdict.is(&sent, "/facts/first_fin/by", "local");
     verdict.within(&sent, "/facts/first_fin/idle_tx_ms", &closes);
 
-    verdict.cause(&received, "stale_connection_reuse");
-    verdict.cause(&sent, "stale_connection_reuse");
     for line in [&sent, &received] {
+        verdict.cause(line, "stale_connection_reuse");
         verdict.evidence(line, "the idle time at the server's close", &closes);
     }
     Ok(())
