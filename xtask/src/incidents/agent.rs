@@ -27,14 +27,13 @@ pub struct Agent {
     child: Child,
     lines: Receiver<Value>,
     seen: Vec<Value>,
-    instance: String,
     namespace: u64,
 }
 
 impl Agent {
     /// Starts it and waits until it has attached. It sees the whole machine; only lines of the namespace are looked at.
     pub fn start(rstscope: &Path, namespace: u64) -> Result<Self> {
-        let instance = format!("incident-{}", std::process::id());
+        let instance = instance();
         let mut child = bound_to_us(rstscope)
             .args(["trace", "--output", "json", "--facts", "--instance", &instance])
             .stdin(Stdio::null())
@@ -54,7 +53,7 @@ impl Agent {
                 }
             }
         });
-        let mut agent = Self { child, lines, seen: Vec::new(), instance, namespace };
+        let mut agent = Self { child, lines, seen: Vec::new(), namespace };
         agent.wait("the `agent` line of the start", |line| line["agent"]["action"] == "start")?;
         Ok(agent)
     }
@@ -131,11 +130,22 @@ impl Agent {
     }
 }
 
+/// A name no other agent has.
+fn instance() -> String {
+    format!("incident-{}", std::process::id())
+}
+
+/// Removes the lock file that our agent leaves behind when it is killed.
+pub fn forget_instance() {
+    // There is none where it did not come to start.
+    let _gone = fs::remove_file(format!("/run/rstscope-{}.lock", instance()));
+}
+
 impl Drop for Agent {
     fn drop(&mut self) {
         // Already ended is as good.
         let _ended = self.child.kill();
         let _waited = self.child.wait();
-        let _gone = fs::remove_file(format!("/run/rstscope-{}.lock", self.instance));
+        forget_instance();
     }
 }

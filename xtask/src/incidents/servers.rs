@@ -16,6 +16,8 @@ pub const PORT: u16 = 8080;
 pub struct Server {
     /// The name of its process.
     pub process: &'static str,
+    /// Its name in rstscope's table of timeouts; empty if it has no timeout of its own.
+    product: &'static str,
     /// After how much idleness it closes: as configured for a quick run, and as it does by itself.
     timeout: [Duration; 2],
     /// How much later than that it may look.
@@ -29,6 +31,11 @@ impl Server {
         if full { self.timeout[1] } else { self.timeout[0] }
     }
 
+    /// The product that the timeout gives away, where it is the product's own.
+    pub fn product(&self, full: bool) -> Option<&'static str> {
+        (self.timeout(full) == self.timeout(true) && !self.product.is_empty()).then_some(self.product)
+    }
+
     /// Starts it and waits until it listens.
     pub fn start(&self, stage: &Stage) -> Result<Process> {
         (self.start)(stage, self.timeout(stage.full))
@@ -40,29 +47,43 @@ const fn seconds(quick: u64, full: u64) -> [Duration; 2] {
 }
 
 /// Node.js 20 announces 5 s and adds one before it closes.
-pub const NODE: Server = Server { process: "node", timeout: seconds(6, 6), poll: Duration::ZERO, start: node };
+pub const NODE: Server =
+    Server { process: "node", product: "Node.js", timeout: seconds(6, 6), poll: Duration::ZERO, start: node };
 
 /// uvicorn with its own timeout.
-pub const UVICORN: Server = Server { process: "python", timeout: seconds(5, 5), poll: Duration::ZERO, start: uvicorn };
+pub const UVICORN: Server =
+    Server { process: "python", product: "uvicorn", timeout: seconds(5, 5), poll: Duration::ZERO, start: uvicorn };
 
 /// gunicorn with its own timeout, at which its threaded worker looks once a second.
-pub const GUNICORN: Server =
-    Server { process: "python", timeout: seconds(2, 2), poll: Duration::from_secs(1), start: gunicorn };
+pub const GUNICORN: Server = Server {
+    process: "python",
+    product: "gunicorn",
+    timeout: seconds(2, 2),
+    poll: Duration::from_secs(1),
+    start: gunicorn,
+};
 
 /// CherryPy with its own timeout. Its server, cheroot, looks at it when more than 0.5 s have passed since the last time,
 /// and wakes every 0.5 s to see: every second waking, often enough.
-pub const CHERRYPY: Server =
-    Server { process: "python", timeout: seconds(10, 10), poll: Duration::from_secs(1), start: cherrypy };
+pub const CHERRYPY: Server = Server {
+    process: "python",
+    product: "CherryPy",
+    timeout: seconds(10, 10),
+    poll: Duration::from_secs(1),
+    start: cherrypy,
+};
 
 /// nginx; 75 s is its own timeout.
-pub const NGINX: Server = Server { process: "nginx", timeout: seconds(3, 75), poll: Duration::ZERO, start: nginx };
+pub const NGINX: Server =
+    Server { process: "nginx", product: "nginx", timeout: seconds(3, 75), poll: Duration::ZERO, start: nginx };
 
 /// HAProxy, which has no timeout of its own: without one it warns and waits for ever.
-pub const HAPROXY: Server = Server { process: "haproxy", timeout: seconds(3, 3), poll: Duration::ZERO, start: haproxy };
+pub const HAPROXY: Server =
+    Server { process: "haproxy", product: "", timeout: seconds(3, 3), poll: Duration::ZERO, start: haproxy };
 
 /// Tomcat; 20 s is the timeout of the configuration it comes with. It looks once a second.
 pub const TOMCAT: Server =
-    Server { process: "java", timeout: seconds(3, 20), poll: Duration::from_secs(1), start: tomcat };
+    Server { process: "java", product: "Tomcat", timeout: seconds(3, 20), poll: Duration::from_secs(1), start: tomcat };
 
 fn node(stage: &Stage, _: Duration) -> Result<Process> {
     let script = format!(

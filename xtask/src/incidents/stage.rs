@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{
-    agent::Agent,
+    agent::{self, Agent},
     network,
     programs::Programs,
     stories,
@@ -65,6 +65,7 @@ fn watch(limit: Duration, folder: PathBuf) {
         eprintln!("the story did not end within {} s", limit.as_secs());
         // It is in the folder for temporary files, should this fail.
         let _removed = fs::remove_dir_all(folder);
+        agent::forget_instance();
         process::exit(1);
     });
 }

@@ -90,6 +90,16 @@ impl Verdict {
         }
     }
 
+    /// Expects this product among those whose timeout fits.
+    pub fn product(&mut self, line: &Value, name: &str) {
+        let pointer = "/cause/products";
+        let mut products = line.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
+        let is_named = |product: &Value| product["product"].as_str().is_some_and(|product| product.contains(name));
+        if !products.any(is_named) {
+            self.unexpected(Layer::Cause, line, pointer, &format!("{name} among them"));
+        }
+    }
+
     fn unexpected(&mut self, layer: Layer, line: &Value, pointer: &str, expected: &str) {
         let found = line.pointer(pointer).map_or_else(|| "nothing".to_owned(), Value::to_string);
         self.problem(layer, &format!("{pointer} is {found}; expected was {expected}"), Some(line));

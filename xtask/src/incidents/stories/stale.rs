@@ -80,6 +80,9 @@ fn judge(stage: &mut Stage, server: &Server, port: u16, idle_ms: f64) -> Result<
     for line in [&sent, &received] {
         verdict.cause(line, "stale_connection_reuse");
         verdict.evidence(line, "the idle time at the server's close", &closes);
+        if let Some(product) = server.product(stage.full) {
+            verdict.product(line, product);
+        }
     }
     Ok(())
 }

@@ -78,6 +78,9 @@ pub fn play(stage: &mut Stage) -> Result<()> {
     for line in [&sent, &received] {
         verdict.cause(line, "stale_connection_reuse");
         verdict.evidence(line, "the idle time at the server's close", &closes);
+        if let Some(product) = NODE.product(stage.full) {
+            verdict.product(line, product);
+        }
     }
     Ok(())
 }
