@@ -90,7 +90,7 @@ impl Agent {
         })
     }
 
-    /// Every line about a connection with this port at either end that is there or comes while nothing else is awaited.
+    /// Every line about a connection with this port at either end that nobody has asked for yet.
     pub fn about(&mut self, port: u16) -> Vec<Value> {
         let deadline = Instant::now() + QUIET;
         while let Some(left) = deadline.checked_duration_since(Instant::now()) {
@@ -106,17 +106,17 @@ impl Agent {
         self.seen.iter().filter(is_about).cloned().collect()
     }
 
-    /// Waits for a line. Those that came before stay available.
+    /// Waits for a line and takes it out. Others that come stay available.
     fn wait(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
-        if let Some(line) = self.seen.iter().find(|line| wanted(line)) {
-            return Ok(line.clone());
+        if let Some(index) = self.seen.iter().position(&wanted) {
+            return Ok(self.seen.remove(index));
         }
         let deadline = Instant::now() + PATIENCE;
         while let Some(left) = deadline.checked_duration_since(Instant::now()) {
-            let Ok(line) = self.lines.recv_timeout(left) else { break };
-            self.seen.push(line.clone());
-            if wanted(&line) {
-                return Ok(line);
+            match self.lines.recv_timeout(left) {
+                Ok(line) if wanted(&line) => return Ok(line),
+                Ok(line) => self.seen.push(line),
+                Err(_) => break,
             }
         }
         let mut seen = String::new();

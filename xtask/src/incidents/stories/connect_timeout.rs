@@ -1,7 +1,8 @@
 //! Envoy gives up connecting after 1 s and closes the application's connection, whose first bytes it has not read.
 //!
 //! The application sees a reset on a healthy local connection. What happened is that an address behind the proxy did
-//! not answer.
+//! not answer. Beside it, the near miss: an application that waits for the server to speak first has sent nothing that
+//! could be unread, and sees a clean end.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -29,12 +30,14 @@ const TOLERANCE_MS: f64 = 20.0;
 pub fn play(stage: &mut Stage) -> Result<()> {
     network::black_hole()?;
     let _envoy = envoy::tcp(stage, (network::BLACK_HOLE, UPSTREAM_PORT))?;
+    speak_first(stage)?;
+    listen_first(stage)
+}
 
+fn speak_first(stage: &mut Stage) -> Result<()> {
     let start = Instant::now();
-    let mut app = TcpStream::connect((Ipv4Addr::LOCALHOST, envoy::PORT)).context("cannot connect to Envoy")?;
-    let port = app.local_addr().context("a connection has an address")?.port();
+    let (mut app, port) = connect()?;
     app.write_all(&[0x16; HELLO]).context("cannot send")?;
-    app.set_read_timeout(Some(Duration::from_secs(10))).context("cannot set a timeout")?;
     let outcome = app.read(&mut [0; 64]);
     let elapsed_ms = start.elapsed().as_secs_f64() * 1000.0;
     if !outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionReset) {
@@ -78,4 +81,28 @@ pub fn play(stage: &mut Stage) -> Result<()> {
     verdict.cause(&received, "proxy_connect_timeout");
     verdict.cause(&sent, "proxy_connect_timeout");
     Ok(())
+}
+
+fn listen_first(stage: &mut Stage) -> Result<()> {
+    let (mut app, port) = connect()?;
+    let outcome = app.read(&mut [0; 64]);
+    if !matches!(outcome, Ok(0)) {
+        let expected = format!("the application that sent nothing expected a clean end and got {outcome:?}");
+        stage.verdict.problem(Layer::Facts, &expected, None);
+    }
+    drop(app);
+    let failure = stage.agent.connect_failure(UPSTREAM_PORT)?;
+    stage.verdict.is(&failure, "/facts/connect_failure", "abandoned");
+    stage.verdict.cause(&failure, "connect_timeout_application");
+    for line in stage.agent.about(port) {
+        stage.verdict.problem(Layer::Facts, "no line about a connection on which nothing was sent", Some(&line));
+    }
+    Ok(())
+}
+
+fn connect() -> Result<(TcpStream, u16)> {
+    let app = TcpStream::connect((Ipv4Addr::LOCALHOST, envoy::PORT)).context("cannot connect to Envoy")?;
+    app.set_read_timeout(Some(Duration::from_secs(10))).context("cannot set a timeout")?;
+    let port = app.local_addr().context("a connection has an address")?.port();
+    Ok((app, port))
 }
