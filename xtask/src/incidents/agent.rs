@@ -31,11 +31,13 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts it and waits until it has attached. It sees the whole machine; only lines of the namespace are looked at.
-    pub fn start(rstscope: &Path, namespace: u64) -> Result<Self> {
+    /// Starts it with these flags and waits until it has attached. It sees the whole machine unless a flag says
+    /// otherwise; only lines of the namespace are looked at.
+    pub fn start(rstscope: &Path, namespace: u64, flags: &[&str]) -> Result<Self> {
         let instance = instance();
         let mut child = bound_to_us(rstscope)
             .args(["trace", "--output", "json", "--facts", "--instance", &instance])
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -106,6 +108,16 @@ impl Agent {
         self.seen.iter().filter(is_about).cloned().collect()
     }
 
+    /// Kills it, if that was not done before.
+    pub fn end(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(Some(_))) {
+            // Ended since is as good.
+            let _ended = self.child.kill();
+            let _waited = self.child.wait();
+            forget_instance();
+        }
+    }
+
     /// Waits for a line and takes it out. Others that come stay available.
     fn wait(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
         if let Some(index) = self.seen.iter().position(&wanted) {
@@ -143,9 +155,6 @@ pub fn forget_instance() {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // Already ended is as good.
-        let _ended = self.child.kill();
-        let _waited = self.child.wait();
-        forget_instance();
+        self.end();
     }
 }
