@@ -6,7 +6,7 @@ use std::{
     io::{BufRead, BufReader},
     path::Path,
     process::{Child, Stdio},
-    sync::mpsc::{Receiver, channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
     thread,
     time::{Duration, Instant},
 };
@@ -16,6 +16,8 @@ use serde_json::Value;
 
 use super::process::bound_to_us;
 
+/// How long it may take to attach: a busy kernel takes its time to let programs in.
+const START: Duration = Duration::from_secs(60);
 /// How long to wait for a line.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// After this time nothing more comes: four times as long as any line is held back.
@@ -56,7 +58,7 @@ impl Agent {
             }
         });
         let mut agent = Self { child, lines, seen: Vec::new(), namespace };
-        agent.wait("the `agent` line of the start", |line| line["agent"]["action"] == "start")?;
+        agent.wait_for(START, "the `agent` line of the start", |line| line["agent"]["action"] == "start")?;
         Ok(agent)
     }
 
@@ -118,17 +120,22 @@ impl Agent {
         }
     }
 
-    /// Waits for a line and takes it out. Others that come stay available.
     fn wait(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        self.wait_for(PATIENCE, what, wanted)
+    }
+
+    /// Waits for a line and takes it out. Others that come stay available.
+    fn wait_for(&mut self, patience: Duration, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
         if let Some(index) = self.seen.iter().position(&wanted) {
             return Ok(self.seen.remove(index));
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         while let Some(left) = deadline.checked_duration_since(Instant::now()) {
             match self.lines.recv_timeout(left) {
                 Ok(line) if wanted(&line) => return Ok(line),
                 Ok(line) => self.seen.push(line),
-                Err(_) => break,
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => bail!("rstscope ended instead of printing a line for {what}"),
             }
         }
         let mut seen = String::new();
