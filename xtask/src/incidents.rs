@@ -5,10 +5,11 @@
 //!
 //! * [`stories`]: the incidents. [`servers`], [`envoy`], [`client`]: who takes part.
 //! * [`programs`]: installs the real programs below the cache.
-//! * [`stage`]: the process of one story. [`network`], [`process`], [`mod@agent`]: what it is made of.
+//! * [`stage`]: the process of one story. [`network`], [`cgroup`], [`process`], [`mod@agent`]: what it is made of.
 //! * [`verdict`]: what was expected and what was found.
 
 mod agent;
+mod cgroup;
 mod client;
 mod envoy;
 mod network;
@@ -59,6 +60,9 @@ pub fn perform(options: &Incidents) -> Result<()> {
         eprintln!("     Playing {}: {}", story.name, story.about);
         let start = Instant::now();
         let verdict = play(story, &rstscope, &folder, options.full)?;
+        for sentence in verdict.said() {
+            eprintln!("             {sentence}");
+        }
         played.push((story, verdict, start.elapsed()));
     }
     summarise(&played)

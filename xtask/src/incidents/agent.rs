@@ -6,7 +6,7 @@ use std::{
     io::{BufRead, BufReader},
     path::Path,
     process::{Child, Stdio},
-    sync::mpsc::{Receiver, channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
     thread,
     time::{Duration, Instant},
 };
@@ -16,6 +16,8 @@ use serde_json::Value;
 
 use super::process::bound_to_us;
 
+/// How long it may take to attach: a busy kernel takes its time to let programs in.
+const START: Duration = Duration::from_secs(60);
 /// How long to wait for a line.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// After this time nothing more comes: four times as long as any line is held back.
@@ -31,11 +33,13 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts it and waits until it has attached. It sees the whole machine; only lines of the namespace are looked at.
-    pub fn start(rstscope: &Path, namespace: u64) -> Result<Self> {
+    /// Starts it with these flags and waits until it has attached. It sees the whole machine unless a flag says
+    /// otherwise; only lines of the namespace are looked at.
+    pub fn start(rstscope: &Path, namespace: u64, flags: &[&str]) -> Result<Self> {
         let instance = instance();
         let mut child = bound_to_us(rstscope)
             .args(["trace", "--output", "json", "--facts", "--instance", &instance])
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -54,7 +58,7 @@ impl Agent {
             }
         });
         let mut agent = Self { child, lines, seen: Vec::new(), namespace };
-        agent.wait("the `agent` line of the start", |line| line["agent"]["action"] == "start")?;
+        agent.wait_for(START, "the `agent` line of the start", |line| line["agent"]["action"] == "start")?;
         Ok(agent)
     }
 
@@ -106,17 +110,32 @@ impl Agent {
         self.seen.iter().filter(is_about).cloned().collect()
     }
 
-    /// Waits for a line and takes it out. Others that come stay available.
+    /// Kills it, if that was not done before.
+    pub fn end(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(Some(_))) {
+            // Ended since is as good.
+            let _ended = self.child.kill();
+            let _waited = self.child.wait();
+            forget_instance();
+        }
+    }
+
     fn wait(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        self.wait_for(PATIENCE, what, wanted)
+    }
+
+    /// Waits for a line and takes it out. Others that come stay available.
+    fn wait_for(&mut self, patience: Duration, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
         if let Some(index) = self.seen.iter().position(&wanted) {
             return Ok(self.seen.remove(index));
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         while let Some(left) = deadline.checked_duration_since(Instant::now()) {
             match self.lines.recv_timeout(left) {
                 Ok(line) if wanted(&line) => return Ok(line),
                 Ok(line) => self.seen.push(line),
-                Err(_) => break,
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => bail!("rstscope ended instead of printing a line for {what}"),
             }
         }
         let mut seen = String::new();
@@ -143,9 +162,6 @@ pub fn forget_instance() {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // Already ended is as good.
-        let _ended = self.child.kill();
-        let _waited = self.child.wait();
-        forget_instance();
+        self.end();
     }
 }

@@ -23,6 +23,8 @@ use crate::{child, cli::StoryPart};
 pub struct Stage {
     /// The agent under test.
     pub agent: Agent,
+    rstscope: PathBuf,
+    namespace: u64,
     /// What was found.
     pub verdict: Verdict,
     /// The real programs.
@@ -31,6 +33,16 @@ pub struct Stage {
     pub folder: PathBuf,
     /// Not scaled down.
     pub full: bool,
+}
+
+impl Stage {
+    /// Starts the agent anew with these flags.
+    pub fn restart_agent(&mut self, flags: &[&str]) -> Result<()> {
+        // Two agents of one name are refused.
+        self.agent.end();
+        self.agent = Agent::start(&self.rstscope, self.namespace, flags)?;
+        Ok(())
+    }
 }
 
 /// Plays a story and prints the verdict.
@@ -45,7 +57,9 @@ pub fn play(options: &StoryPart) -> Result<()> {
     watch(limit, folder.0.clone());
     network::raise_loopback()?;
     let mut stage = Stage {
-        agent: Agent::start(&options.rstscope, namespace)?,
+        agent: Agent::start(&options.rstscope, namespace, &[])?,
+        rstscope: options.rstscope.clone(),
+        namespace,
         verdict: Verdict::default(),
         programs: Programs::below(options.programs.clone()),
         folder: folder.0.clone(),

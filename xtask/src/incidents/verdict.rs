@@ -32,6 +32,7 @@ impl Layer {
 pub struct Verdict {
     problems: Vec<Value>,
     measured: Vec<String>,
+    said: Vec<String>,
 }
 
 impl Verdict {
@@ -77,6 +78,8 @@ impl Verdict {
     /// Expects this cause.
     pub fn cause(&mut self, line: &Value, code: &str) {
         let pointer = "/cause/code";
+        let word = |pointer: &str| line.pointer(pointer).and_then(Value::as_str).unwrap_or("nothing").to_owned();
+        self.said.push(format!("{}: {}", word("/local/process/comm"), word("/cause/summary")));
         if line.pointer(pointer).and_then(Value::as_str) != Some(code) {
             self.unexpected(Layer::Cause, line, pointer, code);
         }
@@ -107,15 +110,17 @@ impl Verdict {
 
     /// For the process that started the story.
     pub fn to_json(&self) -> Value {
-        json!({ "problems": self.problems, "measured": self.measured })
+        json!({ "problems": self.problems, "measured": self.measured, "said": self.said })
     }
 
     /// What such a process said.
     pub fn from_json(text: &str) -> Result<Self> {
         let value: Value = serde_json::from_str(text).context("the story said what is no JSON")?;
         let list = |name: &str| value[name].as_array().cloned().with_context(|| format!("the story said no {name}"));
-        let measured = list("measured")?.iter().filter_map(|text| Some(text.as_str()?.to_owned())).collect();
-        Ok(Self { problems: list("problems")?, measured })
+        let texts = |name: &str| -> Result<Vec<String>> {
+            Ok(list(name)?.iter().filter_map(|text| Some(text.as_str()?.to_owned())).collect())
+        };
+        Ok(Self { problems: list("problems")?, measured: texts("measured")?, said: texts("said")? })
     }
 
     /// One word for the table: the first layer that is not right.
@@ -136,6 +141,11 @@ impl Verdict {
     /// The measured numbers, for the table.
     pub fn numbers(&self) -> String {
         self.measured.join("; ")
+    }
+
+    /// Whose line said what about the cause, in the order of the story.
+    pub fn said(&self) -> &[String] {
+        &self.said
     }
 
     /// What was not as expected, under each line of rstscope that shows it.

@@ -74,7 +74,7 @@ fn five_seconds_have_many_candidates_and_the_process_narrows_them() {
 fn servers_that_sweep_are_late() {
     let table = Timeouts::built_in();
     assert_eq!(servers(&table, 10_012.0, None), ["Cheroot / CherryPy"]);
-    assert_eq!(servers(&table, 10_488.0, Some("python")), ["Cheroot / CherryPy"]);
+    assert_eq!(servers(&table, 10_780.0, Some("python")), ["Cheroot / CherryPy"]);
     assert_eq!(servers(&table, 20_500.0, None), ["Tomcat standalone"]);
     assert_eq!(servers(&table, 20_868.0, Some("java")), ["Tomcat standalone"]);
     assert_eq!(servers(&table, 2972.0, None), ["gunicorn"]);

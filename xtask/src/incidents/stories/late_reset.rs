@@ -1,6 +1,7 @@
 //! A provider acknowledges the request that follows an idle time, never answers, and resets the connection much later.
 //!
-//! Beside it, the near miss: the same reset on a connection that was busy until its last request.
+//! Beside it, the near miss: the same reset on a connection that was busy until its last request. The agent does not see
+//! the provider, which in the incident was on another machine.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -15,6 +16,7 @@ use serde_json::Value;
 use crate::{
     cli::ProviderPart,
     incidents::{
+        cgroup::Cgroup,
         network::{self, Far},
         stage::Stage,
         verdict::{Layer, TWO_TICKS_MS, Verdict, seconds},
@@ -38,6 +40,9 @@ pub fn play(stage: &mut Stage) -> Result<()> {
     let arguments = ["incident-part", "provider", &PORT.to_string(), &pause.as_millis().to_string()];
     let _provider = Far::start("provider", &program, &arguments.map(str::to_owned), &stage.folder)?;
     network::wait_until("the provider to answer", || Ok(TcpStream::connect((network::FAR, PORT)).is_ok()))?;
+    let cgroup = Cgroup::make()?;
+    stage.restart_agent(&["--cgroup", &cgroup.path])?;
+    cgroup.enter()?;
 
     let idle = thread::spawn(move || request(pause, 1));
     let busy = request(BREATH, u32::try_from(pause.as_millis() / BREATH.as_millis()).unwrap_or(20))?;
@@ -45,6 +50,10 @@ pub fn play(stage: &mut Stage) -> Result<()> {
     for (what, connection) in [("idle", &idle), ("busy", &busy)] {
         if connection.outcome != Some(ErrorKind::ConnectionReset) {
             let found = format!("on the {what} connection a reset was expected, not {:?}", connection.outcome);
+            stage.verdict.problem(Layer::Facts, &found, None);
+        }
+        if stage.agent.about(connection.port).iter().any(|line| line["reset"]["direction"] == "sent") {
+            let found = format!("the agent was not to see the provider's end of the {what} connection");
             stage.verdict.problem(Layer::Facts, &found, None);
         }
     }
