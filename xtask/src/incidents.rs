@@ -5,7 +5,7 @@
 //!
 //! * [`stories`]: the incidents. [`servers`], [`envoy`], [`client`]: who takes part.
 //! * [`programs`]: installs the real programs below the cache.
-//! * [`stage`]: the process of one story. [`network`], [`cgroup`], [`process`], [`mod@agent`]: what it is made of.
+//! * [`stage`]: the process of one story. [`network`], [`cgroup`], [`process`], [`sockets`], [`mod@agent`]: what it is made of.
 //! * [`verdict`]: what was expected and what was found.
 
 mod agent;
@@ -16,6 +16,7 @@ mod network;
 mod process;
 mod programs;
 mod servers;
+mod sockets;
 mod stage;
 mod stories;
 mod verdict;

@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// How long to wait for an answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for an answer. The first one of a Java takes seconds on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// One connection.
 #[derive(Debug)]
@@ -18,6 +18,7 @@ pub struct Client {
     stream: TcpStream,
     /// Its own port.
     pub port: u16,
+    last_asked: Instant,
     last_answer: Instant,
 }
 
@@ -28,11 +29,12 @@ impl Client {
         stream.set_nodelay(true).context("cannot set TCP_NODELAY")?;
         stream.set_read_timeout(Some(PATIENCE)).context("cannot set a timeout")?;
         let port = stream.local_addr().context("a connection has an address")?.port();
-        Ok(Self { stream, port, last_answer: Instant::now() })
+        Ok(Self { stream, port, last_asked: Instant::now(), last_answer: Instant::now() })
     }
 
     /// Asks and reads the whole answer; returns its status.
     pub fn ask(&mut self) -> Result<u16> {
+        self.last_asked = Instant::now();
         self.send()?;
         self.answer()
     }
@@ -66,7 +68,12 @@ impl Client {
         thread::sleep(time.saturating_sub(self.last_answer.elapsed()));
     }
 
-    /// Since the last answer.
+    /// Since the last answer, which may have come before it was read, but not before it was asked for.
+    pub fn idle_at_most(&self) -> Duration {
+        self.last_asked.elapsed()
+    }
+
+    /// Since the last answer was read.
     pub fn idle(&self) -> Duration {
         self.last_answer.elapsed()
     }

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+use super::sockets;
 use crate::child;
 
 /// How long a server may take until it listens. A Java on a busy machine takes its time.
@@ -49,7 +50,7 @@ impl Process {
     pub fn serve(name: &str, command: &mut Command, folder: &Path, port: u16) -> Result<Self> {
         let mut process = Self::start(name, command, folder)?;
         let deadline = Instant::now() + START;
-        while !listens(port)? {
+        while !sockets::listens(port)? {
             if let Some(status) = process.child.try_wait().context("cannot wait for a server")? {
                 bail!("{name} ended ({status}) before it listened; it said:\n{}", process.said());
             }
@@ -118,38 +119,9 @@ fn descendants(pid: u32) -> Vec<u32> {
     found
 }
 
-/// Whether something listens on the port, in our network namespace.
-fn listens(port: u16) -> Result<bool> {
-    for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
-        // A machine without IPv6 has only the first one.
-        if Path::new(table).exists() {
-            let text = fs::read_to_string(table).with_context(|| format!("cannot read {table}"))?;
-            if text.lines().any(|line| is_listener(line, port)) {
-                return Ok(true);
-            }
-        }
-    }
-    Ok(false)
-}
-
-/// `sl local_address rem_address st …`, all in hexadecimal digits; 0A is LISTEN.
-fn is_listener(line: &str, port: u16) -> bool {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    words.len() > 3 && words[3] == "0A" && words[1].ends_with(&format!(":{port:04X}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_listener_is_told_from_a_connection() {
-        let listener = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0";
-        assert!(is_listener(listener, 8080));
-        assert!(!is_listener(listener, 8081));
-        assert!(!is_listener(&listener.replace(" 0A ", " 01 "), 8080));
-        assert!(!is_listener("  sl  local_address rem_address   st tx_queue rx_queue", 8080));
-    }
 
     #[test]
     fn the_workers_of_a_process_are_found() {
