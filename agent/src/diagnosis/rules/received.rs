@@ -13,7 +13,7 @@ use crate::{
 /// Why a reset was received.
 ///
 /// What the end that sent it knows, where that is on this node, comes first: its own state proves more than what can be
-/// seen from here. But some causes are how it was done and not why ([`says_only_how`]); then the pattern seen from here
+/// seen from here. But some causes are how it was done and not why (`says_only_how`); then the pattern seen from here
 /// is the better answer.
 #[must_use]
 pub fn judge(event: &Event, context: &Context<'_>) -> Cause {

@@ -1,6 +1,6 @@
 //! Resets that this host sent.
 
-use super::{CLOSE_NOTIFY_BYTES, Context, idle, local_name, long_idle, moment, peer_name, say, unknown};
+use super::{CLOSE_NOTIFY_BYTES, Context, idle, local_name, long_idle, moment, peer_name, say, two_ticks, unknown};
 use crate::{
     diagnosis::{
         cause::{Cause, Confidence},
@@ -128,6 +128,8 @@ fn unread_data(event: &Event, context: &Context<'_>, who: &str, unread: u32) -> 
         )
         .with("upstream", Some(connect.peer.clone()))
         .with("connect_ms", connect.age)
+    } else if let Some(stale) = came_after_our_fin(event, context, who) {
+        stale
     } else if let Some(race) = race(event, context, who) {
         race
     } else if event.role == Role::Server && sent > 0 && recent(event) {
@@ -155,6 +157,32 @@ fn unread_data(event: &Event, context: &Context<'_>, who: &str, unread: u32) -> 
         )
     };
     cause.with("unread_bytes", Some(unread)).with("idle_tx_ms", event.idle.tx).with("idle_rx_ms", event.idle.rx)
+}
+
+/// A server that only shuts its sending side when a connection was idle too long, and closes it a moment later (Java NIO
+/// when its selector wakes): a request in between lies unread although the client could have known.
+fn came_after_our_fin(event: &Event, context: &Context<'_>, who: &str) -> Option<Cause> {
+    let fin = event.facts.first_fin.as_ref().filter(|fin| fin.by == "local")?;
+    let (rx, idle) = (event.idle.rx?, fin.idle_tx_ms?);
+    let served = event.tcp.bytes_sent? > 0;
+    if event.role != Role::Server || !served || rx.0 + two_ticks(event) > fin.ms_ago.0 || idle.0 < long_idle(event) {
+        return None;
+    }
+    let cause = Cause::new(
+        Code::StaleConnectionReuse,
+        Confidence::Likely,
+        format!(
+            "{who} had shut this connection down after {} idle; {} used it again {} later, and it was closed with that \
+             unread.",
+            say(idle),
+            peer_name(event),
+            say(crate::event::Millis((fin.ms_ago.0 - rx.0).max(0.0)))
+        ),
+        "Make the server's idle timeout longer than the idle timeout of the client's or proxy's connection pool.",
+    )
+    .with("first_fin_ms_ago", Some(fin.ms_ago))
+    .with("idle_at_close_ms", Some(idle));
+    Some(idle::with_products(cause, event, context, Side::Server, idle, context.process))
 }
 
 /// The request lay in the receive queue when the server closed for idleness: its last answer is one idle limit ago.
@@ -314,7 +342,7 @@ fn after_our_close(event: &Event, context: &Context<'_>, confidence: Confidence)
         Code::StaleConnectionReuse,
         if event.role == Role::Server { confidence } else { Confidence::Likely },
         format!(
-            "{who} had closed this connection {ago} before{idle_text}; {} used it again {} after the last data.",
+            "{who} had closed this connection{idle_text}, {ago} before; {} used it again {} after the last data.",
             peer_name(event),
             say(crate::event::Millis(reuse))
         ),

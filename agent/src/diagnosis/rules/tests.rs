@@ -155,3 +155,32 @@ fn sentences_have_numbers_and_no_jargon_alone() {
     assert!(cause.summary.contains("10.00 s idle") && cause.summary.contains("10.00 s later"), "{}", cause.summary);
     assert_eq!(cause.evidence["gap_before_last_send_ms"], 10_000);
 }
+
+/// Java NIO on an idle timeout: a FIN, and the close up to a second later.
+#[test]
+fn a_request_between_a_servers_fin_and_its_close_is_stale_reuse() {
+    let closed = |change: fn(&mut Record)| {
+        sent(11, |record| {
+            record.flags |= flag::ENDED;
+            record.connection.role = role::SERVER;
+            record.connection.last_state = state::FIN_WAIT2;
+            record.state = state::FIN_WAIT2;
+            record.connection.first_fin = first_fin::LOCAL;
+            record.connection.first_fin_ns = record.boot_ns - 400_000_000;
+            record.connection.fin_idle_rx = 752;
+            record.connection.fin_idle_tx = 751;
+            record.facts.received_stamp = record.jiffies - 50;
+            record.facts.sent_stamp = record.jiffies - 851;
+            record.facts.receive_next = 75;
+            record.facts.shutdown = 3;
+            change(record);
+        })
+    };
+    let stale = closed(|_| {});
+    assert_eq!((stale.code, stale.confidence), (Code::StaleConnectionReuse, Confidence::Likely));
+    assert!(stale.summary.contains("3.00 s idle") && stale.summary.contains("200 ms later"), "{}", stale.summary);
+    // A half-close that ends a busy exchange is none, and neither is data that had come before.
+    assert_eq!(closed(|record| record.connection.fin_idle_tx = 10).code, Code::ClosedWithUnreadData);
+    let before = closed(|record| record.facts.received_stamp = record.jiffies - 300);
+    assert_eq!(before.code, Code::ClosedWithUnreadData);
+}
