@@ -3,7 +3,7 @@
 //! On loopback the receiver's event comes before the sender's for a RST that its owner sends by itself, and after it
 //! for an answer. So either may wait. They are paired by sequence numbers, which survive address translation.
 
-use std::{collections::VecDeque, net::IpAddr};
+use std::collections::VecDeque;
 
 use super::{Diagnosed, cause::Cause};
 use crate::event::{Endpoint, Event, What, party::Owner};
@@ -120,8 +120,7 @@ impl Join {
 /// Whether the peer's address is certainly this node's own, so that a sender of this node's kernel would have been seen.
 #[must_use]
 pub fn is_own_address(event: &Event) -> bool {
-    let loopback = |ip: IpAddr| ip.is_loopback();
-    loopback(event.peer.ip) || event.peer.ip == event.local.ip
+    event.peer.ip.is_loopback() || event.peer.ip == event.local.ip
 }
 
 #[cfg(test)]

@@ -47,6 +47,15 @@ pub struct FirstFin {
     pub idle_tx_ms: Option<Millis>,
 }
 
+impl FirstFin {
+    /// How long no data had gone either way then; only if both are known.
+    #[must_use]
+    pub fn idle(&self) -> Option<Millis> {
+        let (rx, tx) = (self.idle_rx_ms?, self.idle_tx_ms?);
+        Some(if rx < tx { rx } else { tx })
+    }
+}
+
 /// The segment that a RST answered.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Segment {

@@ -64,8 +64,7 @@ fn sent(event: &Event) -> String {
 fn closed_ago(event: &Event) -> String {
     match (&event.facts.first_fin, event.facts.closed_ms_ago) {
         (Some(fin), _) if fin.by == "local" => {
-            let idle = fin.idle_tx_ms.zip(fin.idle_rx_ms).map(|(tx, rx)| tx.0.min(rx.0));
-            let after = idle.map_or_else(String::new, |idle| format!(", then {} idle", seconds(idle)));
+            let after = fin.idle().map_or_else(String::new, |idle| format!(", then {} idle", seconds(idle.0)));
             format!("; closed here {} before{after}", seconds(fin.ms_ago.0))
         }
         (_, Some(closed)) => format!("; gone {} before", seconds(closed.0)),

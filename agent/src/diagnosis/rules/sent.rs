@@ -258,7 +258,7 @@ fn by_a_dying_socket(event: &Event, context: &Context<'_>) -> Cause {
         )
         .with("first_fin_ms_ago", facts.first_fin.as_ref().map(|fin| fin.ms_ago));
     }
-    after_our_close(event, context, Confidence::Certain)
+    after_our_close(event, context)
 }
 
 /// A mini-socket, a listener or nobody answered.
@@ -304,18 +304,18 @@ fn for_nobody(event: &Event, context: &Context<'_>) -> Cause {
         )
         .with("closed_ms_ago", Some(closed));
     }
-    after_our_close(event, context, Confidence::Certain)
+    after_our_close(event, context)
 }
 
 /// Data for a connection that both sides knew to be half closed or closed: by whom, and how idle it was then.
-fn after_our_close(event: &Event, context: &Context<'_>, confidence: Confidence) -> Cause {
+fn after_our_close(event: &Event, context: &Context<'_>) -> Cause {
     let Some(fin) = &event.facts.first_fin else { return unknown(event) };
     let ago = say(fin.ms_ago);
-    let idle_then = fin.idle_rx_ms.zip(fin.idle_tx_ms).map(|(rx, tx)| if rx < tx { rx } else { tx });
+    let idle_then = fin.idle();
     if fin.by == "local" && event.role == Role::Client {
         return Cause::new(
             Code::ClientGone,
-            confidence,
+            Confidence::Certain,
             format!("This client had closed the connection {ago} before the server sent more of its answer."),
             "If the client gave up too early raise its timeout; else the server is slow.",
         )
@@ -340,7 +340,7 @@ fn after_our_close(event: &Event, context: &Context<'_>, confidence: Confidence)
     let who = context.process.unwrap_or(local_name(event)).to_owned();
     let cause = Cause::new(
         Code::StaleConnectionReuse,
-        if event.role == Role::Server { confidence } else { Confidence::Likely },
+        if event.role == Role::Server { Confidence::Certain } else { Confidence::Likely },
         format!(
             "{who} had closed this connection{idle_text}, {ago} before; {} used it again {} after the last data.",
             peer_name(event),
