@@ -32,6 +32,8 @@ pub mod owner_from {
     pub const READ: u8 = 2;
     /// It closed the socket or shut it down.
     pub const CLOSE: u8 = 3;
+    /// It accepted the connection; another process may be the one that uses it.
+    pub const ACCEPT: u8 = 4;
 }
 
 /// Which end opened the connection, seen from the local socket.

@@ -34,8 +34,8 @@ pub mod socket {
 /// Bits of [`Event::flags`].
 pub mod flag {
     /// The socket was shut for reading in a state in which `tcp_reset()` also runs for *data* that nobody will read
-    /// (`tcp_rcv_state_process`). If a [`RESET_ANSWERED`](super::kind::RESET_ANSWERED) of the same socket follows, no
-    /// RST arrived: one was sent.
+    /// (`tcp_rcv_state_process`), and the hook did not see a segment with RST set. If a
+    /// [`RESET_ANSWERED`](super::kind::RESET_ANSWERED) of the same socket follows, no RST arrived: one was sent.
     pub const AMBIGUOUS: u32 = 1;
     /// [`Event::connection`](super::Event::connection) was followed by the agent; else it is what could be read now.
     pub const CONNECTION: u32 = 1 << 1;
@@ -56,6 +56,8 @@ pub mod flag {
     /// The socket was in CLOSE already when the hook ran: whoever sends the RST had ended the connection first
     /// (`close()`, disconnect). Without it the RST came before the end (keepalive, SOCK_DESTROY).
     pub const ENDED: u32 = 1 << 9;
+    /// With [`AMBIGUOUS`]: the segment was seen and is no RST, so `tcp_reset()` ran for data and an answer follows.
+    pub const NO_RST_ARRIVED: u32 = 1 << 10;
 }
 
 /// The segment that a RST answers.

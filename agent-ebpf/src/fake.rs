@@ -249,7 +249,7 @@ impl Fake {
     /// What a softirq gets to see when the peer's RST arrives: the hook, then CLOSE with its error.
     pub fn receive_rst(&mut self, sk: u64, error: u32) {
         self.softirq();
-        reset::on_receive_reset(self, sk);
+        reset::on_receive_reset(self, sk, 0);
         self.set(sk, Member::Error, error);
         self.go(sk, state::CLOSE);
         self.process();

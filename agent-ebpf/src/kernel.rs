@@ -51,7 +51,7 @@ pub trait Kernel {
     fn current_pid_tgid(&self) -> u64;
     /// Id of the current task's cgroup in the v2 hierarchy.
     fn current_cgroup_id(&self) -> u64;
-    /// Address of the hook's arguments, which the kernel keeps on the stack it runs on.
+    /// Address of the hook's arguments, which lie on the stack it runs on.
     fn arguments(&self) -> u64;
 
     /// The record of a living connection, by socket address.
@@ -70,6 +70,10 @@ pub trait Kernel {
     /// The connection that had these ends and is closed.
     fn closed(&self, tuple: &Tuple) -> Option<&Closed>;
     /// Room to put a closed connection together: it is too large for the stack.
+    ///
+    /// Before 6.1 the kernel does not stop a tracepoint's program from running inside itself: a softirq that interrupts a
+    /// process may close a connection while the process's own is put together. The task's stack and the softirq's tell
+    /// the two apart, and a softirq is not interrupted by another one.
     #[expect(clippy::mut_from_ref, reason = "the room lives in a per-CPU map of the kernel, not in `self`")]
     fn closed_scratch(&self) -> Option<&mut Closed>;
     /// Remembers a closed connection. Failure is counted.

@@ -1,4 +1,4 @@
-//! A connection from birth to CLOSE, told by `inet_sock_set_state` and `tcp_destroy_sock`.
+//! A connection from birth to CLOSE, told by `inet_sock_set_state` (or the functions it sits in) and `tcp_destroy_sock`.
 //!
 //! Birth records are keyed by the socket's address because nothing better exists on every kernel (`skc_cookie` is 0 for
 //! nearly every socket). What is needed after the socket is gone moves to the closed-connection table at CLOSE, so a
@@ -50,12 +50,42 @@ pub fn on_destroy<K: Kernel>(kernel: &K, sk: u64) {
     kernel.remove_connection(sk);
 }
 
+/// `tcp_set_state()` is entered: what [`on_state`] is told by the tracepoint inside, a moment earlier.
+#[inline(always)]
+pub fn on_set_state<K: Kernel>(kernel: &K, sk: u64, new: u8) {
+    let old: u8 = field(kernel, sk, Member::State);
+    on_state(kernel, sk, old, new);
+}
+
+/// `inet_sk_set_state()` is entered: how a listener's child begins (`inet_csk_clone_lock`), and nothing else of TCP.
+#[inline(always)]
+pub fn on_child<K: Kernel>(kernel: &K, sk: u64, new: u8) {
+    let old: u8 = field(kernel, sk, Member::State);
+    if (old, new) == (state::LISTEN, state::SYN_RECV) && socket::is_tcp(kernel, sk) {
+        born_accepted(kernel, sk);
+    }
+}
+
+/// `accept()` is about to hand `sk` to the current process, or just took it out of the queue. 0: it failed.
+#[inline(always)]
+pub fn on_accept<K: Kernel>(kernel: &K, sk: u64) {
+    // Not for a kernel thread that serves by itself (NFS).
+    if sk == 0 || !socket::is_tcp(kernel, sk) || !task::in_process_context(kernel) {
+        return;
+    }
+    if let Some(connection) = follow(kernel, sk)
+        && connection.owner_from == owner_from::NONE
+    {
+        learn_owner(kernel, connection, owner_from::ACCEPT);
+    }
+}
+
 /// `tcp_rcv_space_adjust`: somebody read from the socket. The only tracepoint that shows who uses an accepted socket;
-/// of no interest once that is known.
+/// of no interest once that is known. Whoever accepted it may have handed it over (Node's cluster, PostgreSQL).
 #[inline(always)]
 pub fn on_read<K: Kernel>(kernel: &K, sk: u64) {
     match kernel.connection(sk) {
-        Some(connection) if connection.owner_from != owner_from::NONE => {}
+        Some(connection) if !matches!(connection.owner_from, owner_from::NONE | owner_from::ACCEPT) => {}
         // In-kernel readers (a kTLS parser, a sockmap verdict) read in softirq or a worker.
         _ if !task::in_process_context(kernel) => {}
         Some(connection) => learn_owner(kernel, connection, owner_from::READ),
@@ -248,7 +278,8 @@ fn learn_closer<K: Kernel>(kernel: &K, sk: u64, connection: &mut Connection) {
     // A child in the accept queue dies with its listener: whoever closes that never owned the connection.
     let held = !has(kernel, Member::Socket) || socket::has_file(kernel, sk);
     let how: u8 = field(kernel, sk, Member::Shutdown);
-    if held && how & shutdown::SEND != 0 && connection.owner_from == owner_from::NONE {
+    let unused = matches!(connection.owner_from, owner_from::NONE | owner_from::ACCEPT);
+    if held && how & shutdown::SEND != 0 && unused {
         learn_owner(kernel, connection, owner_from::CLOSE);
     }
 }

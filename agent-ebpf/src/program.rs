@@ -10,14 +10,14 @@ use agent_common::{
 };
 use agent_ebpf::{
     kernel::{Kernel, Plain},
-    lifecycle, reset,
+    lifecycle, reset, task,
 };
 use aya_ebpf::{
     EbpfContext,
     helpers::{bpf_get_current_pid_tgid, generated},
-    macros::{kprobe, map, raw_tracepoint},
+    macros::{fentry, fexit, kprobe, kretprobe, map, raw_tracepoint},
     maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
-    programs::{ProbeContext, RawTracePointContext},
+    programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
 };
 
 /// Written by the agent before loading; read-only and frozen after, so the verifier treats it as constants.
@@ -35,14 +35,11 @@ static CLOSED: LruHashMap<Tuple, Closed> = LruHashMap::with_max_entries(1, 0);
 /// What servers' idle limits look like, for the diagnosis of a race with them.
 #[map]
 static IDLE_LIMITS: LruHashMap<Server, IdleLimit> = LruHashMap::with_max_entries(4096, 0);
+/// One for process context and one for softirq, see [`Kernel::closed_scratch`].
 #[map]
-static CLOSED_SCRATCH: PerCpuArray<Closed> = PerCpuArray::with_max_entries(1, 0);
+static CLOSED_SCRATCH: PerCpuArray<Closed> = PerCpuArray::with_max_entries(2, 0);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_COUNT, 0);
-/// Where each entry leaves the address of its arguments, see [`Running::arguments`]; one slot per entry, because an
-/// entry can be interrupted by another one, but never by itself.
-#[map]
-static ARGUMENTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(8, 0);
 /// (jiffies, CLOCK_MONOTONIC), for the agent's measurement of HZ.
 #[map]
 static CLOCK: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
@@ -52,37 +49,137 @@ static NO_CONNECTION: Connection = Connection::NONE;
 
 #[raw_tracepoint]
 fn inet_sock_set_state(context: RawTracePointContext) -> i32 {
-    let Some(kernel) = Running::new(&context, 0) else { return 0 };
+    let Some(kernel) = Running::new(&context) else { return 0 };
     let (sk, old, new): (u64, u32, u32) = (context.arg(0), context.arg(1), context.arg(2));
     lifecycle::on_state(&kernel, sk, old as u8, new as u8);
     0
 }
 
+#[fentry]
+fn tcp_set_state_fentry(context: FEntryContext) -> i32 {
+    set_state(&context, context.arg(0), context.arg(1));
+    0
+}
+
+#[kprobe]
+fn tcp_set_state_kprobe(context: ProbeContext) -> u32 {
+    if let (Some(sk), Some(new)) = (context.arg(0), context.arg(1)) {
+        set_state(&context, sk, new);
+    }
+    0
+}
+
+#[inline(always)]
+fn set_state(context: &impl EbpfContext, sk: u64, new: u32) {
+    if let Some(kernel) = Running::new(context) {
+        lifecycle::on_set_state(&kernel, sk, new as u8);
+    }
+}
+
+#[fentry]
+fn inet_sk_set_state_fentry(context: FEntryContext) -> i32 {
+    child(&context, context.arg(0), context.arg(1));
+    0
+}
+
+#[kprobe]
+fn inet_sk_set_state_kprobe(context: ProbeContext) -> u32 {
+    if let (Some(sk), Some(new)) = (context.arg(0), context.arg(1)) {
+        child(&context, sk, new);
+    }
+    0
+}
+
+#[inline(always)]
+fn child(context: &impl EbpfContext, sk: u64, new: u32) {
+    if let Some(kernel) = Running::new(context) {
+        lifecycle::on_child(&kernel, sk, new as u8);
+    }
+}
+
 #[raw_tracepoint]
 fn tcp_destroy_sock(context: RawTracePointContext) -> i32 {
-    let Some(kernel) = Running::new(&context, 1) else { return 0 };
+    let Some(kernel) = Running::new(&context) else { return 0 };
     lifecycle::on_destroy(&kernel, context.arg(0));
     0
 }
 
+/// For kernels with `__inet_accept(struct socket *, struct socket *new, struct sock *new)`, about 6.5: unlike the function
+/// that waits for a connection it is entered with one, so that nothing has to wait for its return.
+#[fentry]
+fn inet_accept_fentry(context: FEntryContext) -> i32 {
+    accept(&context, context.arg(2));
+    0
+}
+
+#[kprobe]
+fn inet_accept_kprobe(context: ProbeContext) -> u32 {
+    if let Some(sk) = context.arg(2) {
+        accept(&context, sk);
+    }
+    0
+}
+
+/// For kernels without: `inet_csk_accept()` with four arguments, behind which the trampoline puts what it returns.
+#[fexit]
+fn inet_csk_accept_fexit(context: FExitContext) -> i32 {
+    accept(&context, context.arg(4));
+    0
+}
+
+#[kretprobe]
+fn inet_csk_accept_kretprobe(context: RetProbeContext) -> u32 {
+    accept(&context, context.ret());
+    0
+}
+
+#[inline(always)]
+fn accept(context: &impl EbpfContext, sk: u64) {
+    if let Some(kernel) = Running::new(context) {
+        lifecycle::on_accept(&kernel, sk);
+    }
+}
+
 #[raw_tracepoint]
 fn tcp_rcv_space_adjust(context: RawTracePointContext) -> i32 {
-    let Some(kernel) = Running::new(&context, 2) else { return 0 };
+    let Some(kernel) = Running::new(&context) else { return 0 };
     lifecycle::on_read(&kernel, context.arg(0));
     0
 }
 
 #[raw_tracepoint]
 fn tcp_receive_reset(context: RawTracePointContext) -> i32 {
-    let Some(kernel) = Running::new(&context, 3) else { return 0 };
-    reset::on_receive_reset(&kernel, context.arg(0));
+    let Some(kernel) = Running::new(&context) else { return 0 };
+    reset::on_receive_reset(&kernel, context.arg(0), 0);
     0
+}
+
+/// For kernels whose `tcp_reset()` is given the segment (from about 6.0), which says whether a RST arrived.
+#[fentry]
+fn tcp_reset_fentry(context: FEntryContext) -> i32 {
+    receive_reset(&context, context.arg(0), context.arg(1));
+    0
+}
+
+#[kprobe]
+fn tcp_reset_kprobe(context: ProbeContext) -> u32 {
+    if let (Some(sk), Some(skb)) = (context.arg(0), context.arg(1)) {
+        receive_reset(&context, sk, skb);
+    }
+    0
+}
+
+#[inline(always)]
+fn receive_reset(context: &impl EbpfContext, sk: u64, skb: u64) {
+    if let Some(kernel) = Running::new(context) {
+        reset::on_receive_reset(&kernel, sk, skb);
+    }
 }
 
 /// For kernels whose `tcp_send_reset` has two arguments.
 #[raw_tracepoint]
 fn tcp_send_reset(context: RawTracePointContext) -> i32 {
-    let Some(kernel) = Running::new(&context, 4) else { return 0 };
+    let Some(kernel) = Running::new(&context) else { return 0 };
     reset::on_send_reset(&kernel, context.arg(0), context.arg(1), None);
     0
 }
@@ -90,28 +187,44 @@ fn tcp_send_reset(context: RawTracePointContext) -> i32 {
 /// For kernels whose `tcp_send_reset` names its reason.
 #[raw_tracepoint]
 fn tcp_send_reset_reason(context: RawTracePointContext) -> i32 {
-    let Some(kernel) = Running::new(&context, 5) else { return 0 };
+    let Some(kernel) = Running::new(&context) else { return 0 };
     reset::on_send_reset(&kernel, context.arg(0), context.arg(1), Some(context.arg(2)));
     0
 }
 
-/// For kernels whose `tcp_send_reset` tracepoint does not fire without a full socket: the function that sends.
-#[kprobe]
-fn tcp_v4_send_reset(context: ProbeContext) -> u32 {
-    answer(&context);
+/// For kernels whose `tcp_send_reset` tracepoint does not fire without a full socket: the function that sends. IPv6 has
+/// an entry of its own because one program is attached by a trampoline to one function.
+#[fentry]
+fn tcp_v4_send_reset_fentry(context: FEntryContext) -> i32 {
+    answer(&context, context.arg(0), context.arg(1));
     0
 }
 
-/// The same for IPv6.
+#[fentry]
+fn tcp_v6_send_reset_fentry(context: FEntryContext) -> i32 {
+    answer(&context, context.arg(0), context.arg(1));
+    0
+}
+
 #[kprobe]
-fn tcp_v6_send_reset(context: ProbeContext) -> u32 {
-    answer(&context);
+fn tcp_v4_send_reset_kprobe(context: ProbeContext) -> u32 {
+    if let (Some(sk), Some(skb)) = (context.arg(0), context.arg(1)) {
+        answer(&context, sk, skb);
+    }
+    0
+}
+
+#[kprobe]
+fn tcp_v6_send_reset_kprobe(context: ProbeContext) -> u32 {
+    if let (Some(sk), Some(skb)) = (context.arg(0), context.arg(1)) {
+        answer(&context, sk, skb);
+    }
     0
 }
 
 #[inline(always)]
-fn answer(context: &ProbeContext) {
-    if let (Some(kernel), Some(sk), Some(skb)) = (Running::without_arguments(), context.arg(0), context.arg(1)) {
+fn answer(context: &impl EbpfContext, sk: u64, skb: u64) {
+    if let Some(kernel) = Running::new(context) {
         reset::on_send_reset_function(&kernel, sk, skb);
     }
 }
@@ -135,27 +248,20 @@ struct Running {
 }
 
 impl Running {
-    /// The context pointer goes through a map to become a plain number: the verifier forbids arithmetic on it, and the
-    /// compiler turns two comparisons into a subtraction.
+    /// Every kind of context lies on the stack that the hook runs on: a tracepoint's arguments, a trampoline's, or the
+    /// registers that a kprobe saved. The verifier forbids arithmetic on the pointer itself (and the compiler turns two
+    /// comparisons into a subtraction), so its value is copied by a helper, which makes it a plain number.
     #[inline(always)]
-    fn new(context: &RawTracePointContext, slot: u32) -> Option<Self> {
-        let arguments = match ARGUMENTS.get_ptr_mut(slot) {
-            // SAFETY: the pointer is to this CPU's value of a map that is never freed while the program runs.
-            Some(place) => unsafe {
-                place.cast::<*mut c_void>().write_volatile(context.as_ptr());
-                place.read_volatile()
-            },
-            None => 0,
-        };
-        Some(Self { arguments, ..Self::without_arguments()? })
-    }
-
-    /// For entries that never ask in whose context they run.
-    #[inline(always)]
-    fn without_arguments() -> Option<Self> {
+    fn new(context: &impl EbpfContext) -> Option<Self> {
         // SAFETY: this CPU's value of a map that is never freed while the program runs.
         let faults = unsafe { COUNTERS.get_ptr(Counter::ReadFault as u32)?.cast::<Cell<u64>>().as_ref()? };
-        Some(Self { arguments: 0, faults })
+        let pointer = context.as_ptr();
+        let mut arguments = 0_u64;
+        // SAFETY: copies eight bytes from one variable to another.
+        let _copied = unsafe {
+            generated::bpf_probe_read_kernel((&raw mut arguments).cast(), 8, black_box(&raw const pointer).cast())
+        };
+        Some(Self { arguments, faults })
     }
 }
 
@@ -256,8 +362,10 @@ impl Kernel for Running {
 
     #[inline(always)]
     fn closed_scratch(&self) -> Option<&mut Closed> {
-        // SAFETY: this CPU's value, used by one entry only, which the kernel never runs inside itself.
-        CLOSED_SCRATCH.get_ptr_mut(0).and_then(|scratch| unsafe { scratch.as_mut() })
+        let index = u32::from(!task::on_its_stack(self));
+        // SAFETY: this CPU's value; of the programs that run at once on a CPU, one inside the other, each takes another
+        // one (see the trait).
+        CLOSED_SCRATCH.get_ptr_mut(index).and_then(|scratch| unsafe { scratch.as_mut() })
     }
 
     #[inline(always)]

@@ -171,7 +171,7 @@ mod tests {
             let creator = kernel.cgroup(800, &[1, 800]);
             let sk = kernel.connected();
             kernel.set(sk, Member::SkCgroup, creator);
-            on_receive_reset(&kernel, sk);
+            on_receive_reset(&kernel, sk, 0);
             assert_eq!(kernel.take_events().len(), told, "cgroup {wanted}");
         }
     }
@@ -184,10 +184,10 @@ mod tests {
         let (creator, acceptor) = (kernel.cgroup(800, &[1, 800]), kernel.cgroup(900, &[1, 20, 900]));
         let sk = kernel.accepted();
         kernel.set(sk, Member::SkCgroup, creator);
-        on_receive_reset(&kernel, sk);
+        on_receive_reset(&kernel, sk, 0);
         assert_eq!(outcome(&kernel), (0, 1));
         kernel.charge_memory(sk, acceptor, 0);
-        on_receive_reset(&kernel, sk);
+        on_receive_reset(&kernel, sk, 0);
         assert_eq!(outcome(&kernel), (1, 1));
     }
 
@@ -261,7 +261,7 @@ mod tests {
         let (good, bad) = (kernel.established(), kernel.established());
         kernel.unmap(bad, Member::Srtt);
         for sk in [bad, good] {
-            on_receive_reset(&kernel, sk);
+            on_receive_reset(&kernel, sk, 0);
         }
         let marked: Vec<_> = kernel.take_events().iter().map(|event| event.flags & flag::READ_FAULT != 0).collect();
         assert_eq!((marked, kernel.counted(Counter::ReadFault)), (vec![true, false], 1));

@@ -1,4 +1,4 @@
-//! Received and sent resets, told by `tcp_receive_reset` and `tcp_send_reset`.
+//! Received and sent resets, told by `tcp_receive_reset` or `tcp_reset`, and by `tcp_send_reset`.
 
 use agent_common::{
     connection::{Connection, connection_flag},
@@ -16,9 +16,10 @@ use crate::{
     socket,
 };
 
-/// `tcp_receive_reset`: `tcp_reset()` runs on `sk`. The socket still has its old state, and `sk_err` is not set yet.
+/// `tcp_reset()` runs on `sk`, because of `skb`; 0 where the hook does not show that (the tracepoint inside). The socket
+/// still has its old state, and `sk_err` is not set yet.
 #[inline(always)]
-pub fn on_receive_reset<K: Kernel>(kernel: &K, sk: u64) {
+pub fn on_receive_reset<K: Kernel>(kernel: &K, sk: u64, skb: u64) {
     let faults = faults(kernel);
     let old: u8 = field(kernel, sk, Member::State);
     let connection = match follow(kernel, sk) {
@@ -44,7 +45,7 @@ pub fn on_receive_reset<K: Kernel>(kernel: &K, sk: u64) {
             fill_full(kernel, sk, old, event);
             fill_connection(connection, event);
             if may_be_data(old, how) {
-                event.flags |= flag::AMBIGUOUS;
+                event.flags |= arrived(kernel, skb);
             }
         },
     );
@@ -53,12 +54,22 @@ pub fn on_receive_reset<K: Kernel>(kernel: &K, sk: u64) {
 /// Whether `tcp_reset()` in this state may have been called for data that nobody will read, not for a RST
 /// (`tcp_rcv_state_process`, the step that processes the segment text).
 ///
-/// Only a RST answered to the same socket tells (a RST is never answered), and that comes after this hook.
+/// Without the segment only a RST answered to the same socket tells (a RST is never answered), after this hook.
 #[inline(always)]
 #[must_use]
 pub const fn may_be_data(state: u8, how: u8) -> bool {
     how & shutdown::RECEIVE != 0
         && matches!(state, state::FIN_WAIT1 | state::FIN_WAIT2 | state::CLOSE_WAIT | state::CLOSING | state::LAST_ACK)
+}
+
+/// What the segment says about [data for a reader that is gone](may_be_data).
+#[inline(always)]
+fn arrived<K: Kernel>(kernel: &K, skb: u64) -> u32 {
+    match segment::flags(kernel, skb) {
+        0 => flag::AMBIGUOUS,
+        flags if flags & tcp_flag::RST != 0 => 0,
+        _ => flag::AMBIGUOUS | flag::NO_RST_ARRIVED,
+    }
 }
 
 /// `tcp_send_reset`: a RST is sent. `sk` may be 0, a listener or a mini-socket; `skb`, the segment being answered, is 0

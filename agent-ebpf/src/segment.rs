@@ -72,6 +72,14 @@ pub fn read<K: Kernel>(kernel: &K, skb: u64) -> Received {
     received
 }
 
+/// The flag byte of the TCP header of `skb`; 0 if it cannot be read, which no segment of a connection has.
+#[inline(always)]
+pub fn flags<K: Kernel>(kernel: &K, skb: u64) -> u8 {
+    let head: u64 = field(kernel, skb, Member::SkbHead);
+    let transport_offset: u16 = field(kernel, skb, Member::SkbTransportHeader);
+    if head == 0 { 0 } else { kernel.read(head + u64::from(transport_offset) + 13) }
+}
+
 /// `RTN_LOCAL`, `include/uapi/linux/rtnetlink.h`.
 const LOCAL_ROUTE: u16 = 2;
 /// `RTF_LOCAL`, `include/uapi/linux/ipv6_route.h`.

@@ -14,7 +14,7 @@ const KERNEL_THREAD: u32 = 0x0020_0000;
 
 /// Whether a program's code runs on behalf of a user process: not softirq, not a kernel thread, not idle.
 ///
-/// The preemption counter is no symbol a program could read. But the tracepoint keeps its arguments on the stack it
+/// The preemption counter is no symbol a program could read. But every hook has its arguments on the stack it
 /// runs on, and softirqs have a stack of their own (`do_softirq_own_stack`), so arguments on the task's own stack mean
 /// process context. Work that another CPU's softirq left in a locked socket's backlog (`__release_sock`) also looks
 /// like that; callers rule it out by what happened to the socket.
@@ -26,7 +26,13 @@ pub fn in_process_context<K: Kernel>(kernel: &K) -> bool {
     if flags & KERNEL_THREAD != 0 || pid_tgid == 0 {
         return false;
     }
-    let stack: u64 = field(kernel, task, Member::TaskStack);
+    on_its_stack(kernel)
+}
+
+/// Whether the hook runs on the stack of the current task.
+#[inline(always)]
+pub fn on_its_stack<K: Kernel>(kernel: &K) -> bool {
+    let stack: u64 = field(kernel, kernel.current_task(), Member::TaskStack);
     let arguments = kernel.arguments();
     stack != 0 && arguments >= stack && arguments - stack < u64::from(kernel.settings().thread_size)
 }

@@ -49,6 +49,33 @@ fn a_client_is_born_at_connect_and_owned_by_its_caller() {
     assert_eq!(connection.syn_retransmits, 2);
 }
 
+/// The functions that the tracepoint sits in are entered before it: they find the old state in the socket.
+#[test]
+fn the_functions_tell_what_the_tracepoint_tells() {
+    let mut kernel = Fake::new();
+    let sk = kernel.unconnected();
+    on_set_state(&kernel, sk, state::SYN_SENT);
+    let connection = kernel.followed(sk).unwrap();
+    assert_eq!((connection.role, connection.birth_ns), (role::CLIENT, kernel.boot_ns));
+
+    let child = kernel.listener();
+    on_child(&kernel, child, state::SYN_RECV);
+    let connection = kernel.followed(child).unwrap();
+    assert_eq!((connection.role, connection.birth_ns), (role::SERVER, kernel.boot_ns));
+}
+
+/// Were it more, a change of state that both functions show would be told twice.
+#[test]
+fn the_childs_function_tells_births_only() {
+    let mut kernel = Fake::new();
+    let sk = kernel.connecting();
+    on_child(&kernel, sk, state::CLOSE);
+    assert_eq!(kernel.take_events().len(), 0);
+    let listener = kernel.listener();
+    on_child(&kernel, listener, state::CLOSE);
+    assert_eq!(kernel.followed_count(), 1);
+}
+
 #[test]
 fn a_server_is_born_in_softirq_and_owned_by_nobody_yet() {
     let mut kernel = Fake::new();
@@ -137,6 +164,56 @@ fn the_first_to_read_owns_an_accepted_socket() {
     let connection = kernel.followed(sk).unwrap();
     assert_eq!((connection.owner.tgid, connection.owner_from), (200, owner_from::READ));
     assert_eq!(owner_name(&connection), "nginx");
+}
+
+#[test]
+fn whoever_accepts_owns_the_connection_until_somebody_uses_it() {
+    let mut kernel = Fake::new();
+    let sk = kernel.accepted();
+    kernel.run(200, "postgres");
+    on_accept(&kernel, sk);
+    let connection = kernel.followed(sk).unwrap();
+    assert_eq!((connection.owner.tgid, connection.owner_from), (200, owner_from::ACCEPT));
+    // The child that serves it.
+    kernel.run(201, "postgres");
+    on_read(&kernel, sk);
+    let connection = kernel.followed(sk).unwrap();
+    assert_eq!((connection.owner.tgid, connection.owner_from), (201, owner_from::READ));
+    // Another one that reads from it too.
+    kernel.run(202, "helper");
+    on_read(&kernel, sk);
+    assert_eq!(kernel.followed(sk).unwrap().owner.tgid, 201);
+}
+
+#[test]
+fn whoever_closes_what_another_accepted_and_nobody_read_owned_it() {
+    let mut kernel = Fake::new();
+    let sk = kernel.accepted();
+    on_accept(&kernel, sk);
+    kernel.run(201, "worker");
+    close(&mut kernel, sk, state::FIN_WAIT1);
+    let connection = kernel.followed(sk).unwrap();
+    assert_eq!((connection.owner.tgid, connection.owner_from), (201, owner_from::CLOSE));
+}
+
+#[test]
+fn accepting_a_connection_older_than_the_agent_tells_its_owner_but_no_birth() {
+    let mut kernel = Fake::new();
+    let sk = kernel.established();
+    on_accept(&kernel, sk);
+    let connection = kernel.followed(sk).unwrap();
+    assert_eq!((connection.owner.tgid, connection.owner_from, connection.birth_ns), (100, owner_from::ACCEPT, 0));
+}
+
+#[test]
+fn a_failed_accept_and_one_inside_the_kernel_own_nothing() {
+    let mut kernel = Fake::new();
+    on_accept(&kernel, 0);
+    assert_eq!((kernel.followed_count(), kernel.counted(Counter::ReadFault)), (0, 0));
+    let sk = kernel.accepted();
+    kernel.set_task_flags(KERNEL_THREAD);
+    on_accept(&kernel, sk);
+    assert_eq!(kernel.followed(sk).unwrap().owner_from, owner_from::NONE);
 }
 
 #[test]
@@ -380,7 +457,7 @@ fn a_timer_in_softirq_closes_for_nobody() {
 fn a_reset_or_an_error_in_process_context_makes_nobody_the_closer() {
     let mut kernel = Fake::new();
     let reset = kernel.connected();
-    on_receive_reset(&kernel, reset);
+    on_receive_reset(&kernel, reset, 0);
     kernel.go(reset, state::CLOSE);
     let aborted = kernel.connected();
     kernel.set(aborted, Member::Error, ABORTED);

@@ -65,7 +65,7 @@ fn a_received_reset_tells_the_connection_as_it_was() {
     kernel.set(sk, Member::LastReceived, 5_u32);
     kernel.wait(250);
     kernel.softirq();
-    on_receive_reset(&kernel, sk);
+    on_receive_reset(&kernel, sk, 0);
     let event = kernel.take_event();
     assert_eq!((event.kind, event.state, event.socket), (kind::RESET_RECEIVED, state::ESTABLISHED, socket_kind::FULL));
     assert_eq!((event.tuple, event.sk, event.family), (ends(), sk, AF_INET));
@@ -80,7 +80,7 @@ fn a_received_reset_has_no_actor_even_in_process_context() {
     let mut kernel = Fake::new();
     let sk = kernel.accepted();
     kernel.run(300, "tool");
-    on_receive_reset(&kernel, sk);
+    on_receive_reset(&kernel, sk, 0);
     let event = kernel.take_event();
     assert_eq!((event.flags & flag::ACTOR, event.actor.tgid, event.connection.owner.tgid), (0, 0, 0));
 }
@@ -90,7 +90,7 @@ fn a_reset_of_a_connection_older_than_the_agent_is_told_without_a_birth() {
     let mut kernel = Fake::new();
     let sk = kernel.established();
     kernel.softirq();
-    on_receive_reset(&kernel, sk);
+    on_receive_reset(&kernel, sk, 0);
     assert_eq!(kernel.take_event().connection.birth_ns, 0);
 }
 
@@ -104,10 +104,28 @@ fn only_states_in_which_data_may_reset_are_ambiguous() {
             let sk = kernel.established();
             kernel.set(sk, Member::State, old);
             kernel.set(sk, Member::Shutdown, how);
-            on_receive_reset(&kernel, sk);
+            on_receive_reset(&kernel, sk, 0);
             let told = kernel.take_event().flags & flag::AMBIGUOUS != 0;
             assert_eq!(told, ambiguous.contains(&old) && how & shutdown::RECEIVE != 0, "state {old}, shutdown {how}");
         }
+    }
+}
+
+/// Where the hook is given the segment there is nothing to wait for.
+#[test]
+fn the_segment_says_whether_a_rst_arrived() {
+    for (flags, told) in [
+        (tcp_flag::RST | tcp_flag::ACK, 0),
+        (tcp_flag::RST, 0),
+        (tcp_flag::PSH | tcp_flag::ACK, flag::AMBIGUOUS | flag::NO_RST_ARRIVED),
+    ] {
+        let mut kernel = Fake::new();
+        let sk = kernel.established();
+        kernel.set(sk, Member::State, state::FIN_WAIT2);
+        kernel.set(sk, Member::Shutdown, shutdown::BOTH);
+        let skb = kernel.packet_v4([10, 0, 0, 1], 40000, [10, 0, 0, 2], 80, flags, 0);
+        on_receive_reset(&kernel, sk, skb);
+        assert_eq!(kernel.take_event().flags & (flag::AMBIGUOUS | flag::NO_RST_ARRIVED), told, "flags {flags:#x}");
     }
 }
 
@@ -115,7 +133,7 @@ fn only_states_in_which_data_may_reset_are_ambiguous() {
 fn a_reset_in_syn_sent_is_left_to_the_failed_connect() {
     let mut kernel = Fake::new();
     let sk = kernel.connecting();
-    on_receive_reset(&kernel, sk);
+    on_receive_reset(&kernel, sk, 0);
     assert_eq!(kernel.take_events().len(), 0);
     assert_ne!(kernel.followed(sk).unwrap().flags & connection_flag::RESET_RECEIVED, 0);
 }
@@ -396,7 +414,7 @@ fn a_full_table_is_counted_and_both_resets_still_come() {
     let mut kernel = Fake::new();
     kernel.capacity = 0;
     let sk = kernel.established();
-    on_receive_reset(&kernel, sk);
+    on_receive_reset(&kernel, sk, 0);
     on_send_reset(&kernel, sk, 0, None);
     for event in kernel.take_events() {
         assert_eq!((event.flags & (flag::CONNECTION | flag::FACTS), event.tuple), (flag::FACTS, ends()));

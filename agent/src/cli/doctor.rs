@@ -16,7 +16,8 @@ use super::{
 use crate::{
     attribution::Attributor,
     kernel::{
-        plan::Plan,
+        attach::Attached,
+        plan::{Flavour, Hook, Refusal},
         preflight::{self, Check, Found, Status},
         tracer::{self, Options, Tracer},
     },
@@ -29,7 +30,15 @@ struct Report {
     version: &'static str,
     checks: Vec<Check>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    plan: Option<Plan>,
+    plan: Option<PlanReport>,
+}
+
+/// What was attached for a moment, and what not.
+#[derive(Serialize)]
+struct PlanReport {
+    hooks: Vec<Hook>,
+    unseen: Vec<String>,
+    refused: Vec<Refusal>,
 }
 
 /// Runs `doctor`: exit code 0 only if `trace` would work.
@@ -56,10 +65,12 @@ pub fn run(flags: &DoctorFlags) -> Result<ExitCode> {
 }
 
 fn examine(tuning: &Tuning) -> Result<Report> {
-    let (mut checks, found) = preflight::run(&tuning.btf, !tuning.no_reader_probe);
-    let plan = found.as_ref().map(|found| found.plan.clone());
+    let (mut checks, found) = preflight::run(&tuning.btf, tuning.hooks, !tuning.no_reader_probe);
+    let mut plan = None;
     if let Some(found) = found {
-        checks.push(trial(found, tuning)?);
+        let (check, attached) = trial(found, tuning)?;
+        checks.push(check);
+        plan = attached.map(|Attached { hooks, unseen, refused }| PlanReport { hooks, unseen, refused });
     }
     checks.push(proc(tuning));
     checks.extend(places(tuning));
@@ -68,11 +79,11 @@ fn examine(tuning: &Tuning) -> Result<Report> {
 }
 
 /// Loads and attaches everything for a moment: nothing else proves that the kernel allows it.
-fn trial(found: Found, tuning: &Tuning) -> Result<Check> {
+fn trial(found: Found, tuning: &Tuning) -> Result<(Check, Option<Attached>)> {
     const NAME: &str = "trial";
     let ring_bytes = match tracer::check_ring_bytes(tuning.ring_bytes) {
         Ok(bytes) => bytes,
-        Err(error) => return Ok(Check::failed(NAME, error.to_string(), "leave --ring-bytes at its default")),
+        Err(error) => return Ok((Check::failed(NAME, error.to_string(), "leave --ring-bytes at its default"), None)),
     };
     let options = Options {
         connections: tuning.connections,
@@ -83,11 +94,12 @@ fn trial(found: Found, tuning: &Tuning) -> Result<Check> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     let _entered = runtime.enter();
     Ok(match Tracer::start(found, &options) {
-        Ok(tracer) => Check::ok(
-            NAME,
-            format!("{} programs loaded and attached, HZ measured as {}", tracer.plan.hooks.len(), tracer.hz),
-        ),
-        Err(error) => Check::failed(NAME, format!("{error:#}"), "see the message"),
+        Ok(tracer) => {
+            let attached = tracer.attached.clone();
+            let found = format!("{} programs loaded and attached, HZ measured as {}", attached.hooks.len(), tracer.hz);
+            (Check::ok(NAME, found), Some(attached))
+        }
+        Err(error) => (Check::failed(NAME, format!("{error:#}"), "see the message"), None),
     })
 }
 
@@ -150,6 +162,13 @@ fn describe(report: &Report, colour: bool, out: &mut impl Write) -> io::Result<(
         writeln!(out, "Not seen on this kernel")?;
         for unseen in &plan.unseen {
             writeln!(out, "  {unseen}")?;
+        }
+        if !plan.refused.is_empty() {
+            writeln!(out, "Would do as well or better, but cannot be used here")?;
+        }
+        for refusal in &plan.refused {
+            let flavour = refusal.flavour.map_or("function probe", Flavour::name);
+            writeln!(out, "  {:<22} {flavour:<15} {}", refusal.hook, refusal.reason)?;
         }
     }
     writeln!(

@@ -5,6 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
+use crate::kernel::plan::Preference;
+
 /// Names every TCP reset and failed connect on this node.
 #[derive(Debug, Parser)]
 #[command(name = "rstscope", version, max_term_width = 100, after_help = EXAMPLES)]
@@ -158,6 +160,17 @@ pub struct Tuning {
     /// Do not watch reads for the process behind an accepted connection (saves a table look-up per read)
     #[arg(long, help_heading = "Tuning")]
     pub no_reader_probe: bool,
+    /// Which kernel hooks to use where there is a choice; `doctor` shows what each kernel gets
+    #[arg(
+        long,
+        value_name = "FLAVOUR",
+        value_enum,
+        default_value = "auto",
+        env = "RSTSCOPE_HOOKS",
+        hide_env = true,
+        help_heading = "Tuning"
+    )]
+    pub hooks: Preference,
     /// Name of this agent, to run one beside another
     #[arg(long, value_name = "NAME", default_value = "default", help_heading = "Tuning", value_parser = instance)]
     pub instance: String,

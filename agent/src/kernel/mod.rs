@@ -2,11 +2,12 @@
 //!
 //! * [`preflight`]: can this node be traced, and if not, what to do about it;
 //! * [`btf`] and [`members`]: where the running kernel keeps what the programs read;
-//! * [`plan`]: which program goes to which hook, and what this kernel cannot show;
-//! * [`tracer`]: load, attach, read; [`hz`]: the length of a tick, measured;
+//! * [`plan`]: by which hooks a kernel with these prototypes can show what; [`attach`]: the best that it lets in;
+//! * [`tracer`]: load, attach, read; [`refusal`]: what the kernel does not take; [`hz`]: the length of a tick, measured;
 //! * [`settle`]: whether a RST really arrived; [`losses`]: what was lost;
 //! * [`clock`], [`instance`]: CLOCK_BOOTTIME as wall time; one agent per node.
 
+pub mod attach;
 pub mod btf;
 pub mod clock;
 pub mod hz;
@@ -15,5 +16,6 @@ pub mod losses;
 pub mod members;
 pub mod plan;
 pub mod preflight;
+pub mod refusal;
 pub mod settle;
 pub mod tracer;

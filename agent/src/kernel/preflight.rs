@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{
     btf::Btf,
     members::{self, Members},
-    plan::{self, Plan},
+    plan::{self, Plan, Preference},
 };
 
 /// Outcome of a check.
@@ -72,14 +72,14 @@ pub struct Found {
     pub btf: Btf,
     /// Member locations.
     pub members: Members,
-    /// What to attach.
+    /// What to try to attach.
     pub plan: Plan,
 }
 
 /// Runs every check that needs no program loaded. `btf` is the file with the kernel's types. `Found` is there if none of
 /// the checks failed.
 #[must_use]
-pub fn run(btf: &Path, learn_readers: bool) -> (Vec<Check>, Option<Found>) {
+pub fn run(btf: &Path, preference: Preference, learn_readers: bool) -> (Vec<Check>, Option<Found>) {
     let mut checks = vec![kernel(), privileges()];
     let place = btf.display().to_string();
     let btf = match Btf::from_kernel(btf) {
@@ -103,10 +103,11 @@ pub fn run(btf: &Path, learn_readers: bool) -> (Vec<Check>, Option<Found>) {
         }
         Err(missing) => Check::failed("socket members", missing.to_string(), "run a kernel from 5.10 to 7.2"),
     });
-    let plan = plan::plan(&btf, learn_readers);
+    let plan = plan::plan(&btf, preference, learn_readers);
     checks.push(match &plan {
         Ok(plan) => {
-            let hooks: Vec<&str> = plan.hooks.iter().map(|hook| hook.hook).collect();
+            let best = plan.wants.iter().filter_map(|want| want.ways.first());
+            let hooks: Vec<&str> = best.flatten().map(|hook| hook.hook).collect();
             Check::ok("hooks", hooks.join(", "))
         }
         Err(missing) => Check::failed("hooks", missing.to_string(), "run a kernel from 5.10 on"),

@@ -1,8 +1,9 @@
 //! Whether a RST really arrived.
 //!
 //! `tcp_reset()` also runs for data that nobody will read; then a RST is *sent*, by the same softirq and for the same
-//! socket, right after. So a received reset in one of the states where that can be waits a moment: an answer for the
-//! same socket turns both into one sent reset. A RST is never answered, so without one it was received.
+//! socket, right after. Where the hook is given the segment, a RST is known to be one. Else a received reset in one of the
+//! states where that can be waits a moment: an answer for the same socket turns both into one sent reset. A RST is never
+//! answered, so without one it was received.
 
 use std::collections::VecDeque;
 
@@ -51,13 +52,13 @@ impl Settle {
     /// Appends to `out` what has waited long enough at `now_ns` (CLOCK_BOOTTIME).
     pub fn expire(&mut self, now_ns: u64, out: &mut Vec<Settled>) {
         while self.waiting.front().is_some_and(|first| now_ns.saturating_sub(first.boot_ns) >= PATIENCE_NS) {
-            out.extend(self.waiting.pop_front().map(received));
+            out.extend(self.waiting.pop_front().and_then(received));
         }
     }
 
     /// Appends everything still waiting to `out`.
     pub fn finish(&mut self, out: &mut Vec<Settled>) {
-        out.extend(self.waiting.drain(..).map(received));
+        out.extend(self.waiting.drain(..).filter_map(received));
     }
 
     /// Whether anything waits.
@@ -67,8 +68,10 @@ impl Settle {
     }
 }
 
-const fn received(record: Event) -> Settled {
-    Settled { record, data_without_reader: false }
+/// What no answer came for. Known data is left out: its answer was one of the records that are counted as lost, and
+/// nothing was received.
+const fn received(record: Event) -> Option<Settled> {
+    if record.flags & flag::NO_RST_ARRIVED != 0 { None } else { Some(Settled { record, data_without_reader: false }) }
 }
 
 #[cfg(test)]
@@ -135,6 +138,20 @@ mod tests {
         settle.take(Event { socket: socket::LISTENER, ..answer(7, 200) }, &mut out);
         assert!(!out[0].data_without_reader);
         assert!(settle.is_waiting());
+    }
+
+    #[test]
+    fn data_is_never_told_as_a_received_rst() {
+        let data = |boot_ns| Event { flags: flag::AMBIGUOUS | flag::NO_RST_ARRIVED, ..ambiguous(7, boot_ns) };
+        let (mut settle, mut out) = (Settle::default(), Vec::new());
+        settle.take(data(100), &mut out);
+        settle.take(answer(7, 200), &mut out);
+        assert!(out.len() == 1 && out[0].data_without_reader, "with its answer it is a sent reset");
+        settle.take(data(300), &mut out);
+        settle.expire(u64::MAX, &mut out);
+        settle.take(data(400), &mut out);
+        settle.finish(&mut out);
+        assert_eq!(out.len(), 1);
     }
 
     #[test]

@@ -2,9 +2,7 @@
 
 use std::{
     collections::HashMap as Names,
-    io,
-    os::fd::AsFd,
-    thread,
+    io, thread,
     time::{Duration, Instant},
 };
 
@@ -18,16 +16,17 @@ use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader, TestRun,
     maps::{HashMap, MapData, PerCpuArray, RingBuf},
-    programs::{KProbe, Program, RawTracePoint},
+    programs::RawTracePoint,
 };
 use bytes::Bytes;
 use tokio::io::unix::AsyncFd;
 
 use super::{
+    attach::{self, Attached, Running, attach},
     hz::{self, Sample},
-    losses::{self, Counters, Loss, Losses},
-    plan::{Flavour, Plan},
+    losses::{Counters, Loss, Losses},
     preflight::Found,
+    refusal::refused,
 };
 
 /// The eBPF object, built by `build.rs`.
@@ -65,7 +64,6 @@ impl IdleLimits {
 /// The attached programs. They are detached when it is dropped.
 pub struct Tracer {
     ebpf: Ebpf,
-    programs: Vec<&'static str>,
     ring: AsyncFd<RingBuf<MapData>>,
     counters: PerCpuArray<MapData, u64>,
     idle_limits: Option<IdleLimits>,
@@ -78,8 +76,8 @@ pub struct Tracer {
     pub locations: Locations,
     /// Names of `enum sk_rst_reason` without their prefix; empty before about 6.10.
     pub reasons: Names<u32, String>,
-    /// What was attached.
-    pub plan: Plan,
+    /// What was attached, and what not.
+    pub attached: Attached,
 }
 
 impl Tracer {
@@ -102,22 +100,7 @@ impl Tracer {
             .map_err(|error| refused("its maps", &error))?;
 
         let hz = measure_hz(&mut ebpf)?;
-        // All loaded before the first is attached: verification takes milliseconds, in which one end of a reset would be
-        // seen and the other not.
-        for hook in found.plan.hooks.iter().filter(|hook| hook.flavour == Flavour::RawTracepoint) {
-            load(&mut ebpf, hook.program)?;
-        }
-        let mut plan = found.plan.clone();
-        // Function probes add to what the tracepoints show; a kernel that refuses them is still worth tracing.
-        if let Err(error) = attach_functions(&mut ebpf, &plan) {
-            plan.without_functions(&format!("{error:#}"));
-        }
-        for hook in plan.hooks.iter().filter(|hook| hook.flavour == Flavour::RawTracepoint) {
-            program(&mut ebpf, hook.program)?
-                .attach(hook.hook)
-                .map_err(|error| refused(&format!("attaching to the tracepoint {}", hook.hook), &error))?;
-        }
-        let programs = plan.hooks.iter().map(|hook| hook.program).collect();
+        let attached = attach(&mut Running::new(&mut ebpf), &found.plan)?;
         let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?).context("opening the ring buffer")?;
         // SAFETY: the ring buffer owns its descriptor and always returns that same one until it is dropped.
         let ring = unsafe { AsyncFd::register(ring) }.context("watching the ring buffer")?;
@@ -125,7 +108,6 @@ impl Tracer {
         let table = HashMap::try_from(take(&mut ebpf, "IDLE_LIMITS")?).context("opening the idle limits")?;
         Ok(Self {
             ebpf,
-            programs,
             ring,
             counters,
             idle_limits: Some(IdleLimits { table }),
@@ -135,7 +117,7 @@ impl Tracer {
             hz,
             locations: settings.locations,
             reasons: reset_reasons(&found),
-            plan,
+            attached,
         })
     }
 
@@ -157,13 +139,8 @@ impl Tracer {
     /// Detaches the programs and appends every record still in the buffer to `out`.
     pub fn stop(&mut self, out: &mut Vec<Bytes>) {
         self.skipped_before_stop = self.skipped_now();
-        for name in std::mem::take(&mut self.programs) {
-            // Closing the link is what detaches, and that cannot fail.
-            let _unloaded = match self.ebpf.program_mut(name) {
-                Some(Program::RawTracePoint(program)) => program.unload(),
-                Some(Program::KProbe(program)) => program.unload(),
-                _ => Ok(()),
-            };
+        for hook in &std::mem::take(&mut self.attached.hooks) {
+            attach::unload(&mut self.ebpf, hook);
         }
         drain(self.ring.get_mut(), usize::MAX, out);
     }
@@ -205,16 +182,7 @@ impl Tracer {
     }
 
     fn skipped_now(&self) -> u64 {
-        self.programs.iter().filter_map(|name| self.skipped(name)).sum()
-    }
-
-    fn skipped(&self, name: &str) -> Option<u64> {
-        let descriptor = match self.ebpf.program(name)? {
-            Program::RawTracePoint(program) => program.fd(),
-            Program::KProbe(program) => program.fd(),
-            _ => return None,
-        };
-        Some(losses::skipped(descriptor.ok()?.as_fd()))
+        self.attached.hooks.iter().filter_map(|hook| attach::skipped(&self.ebpf, hook)).sum()
     }
 }
 
@@ -225,34 +193,15 @@ fn drain(ring: &mut RingBuf<MapData>, limit: usize, out: &mut Vec<Bytes>) {
     }
 }
 
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawTracePoint> {
-    Ok(ebpf.program_mut(name).ok_or_else(|| anyhow!("the eBPF object has no program {name}"))?.try_into()?)
-}
-
-fn load(ebpf: &mut Ebpf, name: &str) -> Result<()> {
-    program(ebpf, name)?.load().map_err(|error| refused(&format!("the program {name}"), &error))
-}
-
-/// Loads and attaches the function probes of the plan.
-fn attach_functions(ebpf: &mut Ebpf, plan: &Plan) -> Result<()> {
-    for hook in plan.hooks.iter().filter(|hook| hook.flavour == Flavour::Kprobe) {
-        let program: &mut KProbe = ebpf
-            .program_mut(hook.program)
-            .ok_or_else(|| anyhow!("the eBPF object has no program {}", hook.program))?
-            .try_into()?;
-        program.load().map_err(|error| refused(&format!("the program {}", hook.program), &error))?;
-        program.attach(hook.hook, 0).map_err(|error| refused(&format!("a probe on {}", hook.hook), &error))?;
-    }
-    Ok(())
-}
-
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
     ebpf.take_map(name).ok_or_else(|| anyhow!("the eBPF object has no map {name}"))
 }
 
 /// Runs the `clock` program by hand (BPF_PROG_TEST_RUN, for raw tracepoints from 5.10 on).
 fn measure_hz(ebpf: &mut Ebpf) -> Result<u32> {
-    load(ebpf, "clock")?;
+    let program: &mut RawTracePoint =
+        ebpf.program_mut("clock").ok_or_else(|| anyhow!("the eBPF object has no program clock"))?.try_into()?;
+    program.load().map_err(|error| refused("the program clock", &error))?;
     let clock: PerCpuArray<_, [u64; 2]> = PerCpuArray::try_from(take(ebpf, "CLOCK")?).context("opening the clock")?;
     let program: &RawTracePoint = ebpf.program("clock").ok_or_else(|| anyhow!("no program clock"))?.try_into()?;
     let sample = || -> Result<Sample> {
@@ -281,32 +230,6 @@ fn reset_reasons(found: &Found) -> Names<u32, String> {
             Some((u32::try_from(value).ok()?, name))
         })
         .collect()
-}
-
-/// One sentence for a refusal, with the remedy for those that have a usual cause.
-fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> anyhow::Error {
-    let mut errno = None;
-    let mut source = Some(error);
-    let mut deepest = error.to_string();
-    while let Some(cause) = source {
-        if let Some(io) = cause.downcast_ref::<io::Error>() {
-            errno = io.raw_os_error();
-        }
-        deepest = cause.to_string();
-        source = cause.source();
-    }
-    let remedy = match errno {
-        Some(libc::EPERM) => {
-            "the kernel forbids it: run as root or with CAP_BPF and CAP_PERFMON, and look at kernel lockdown and seccomp"
-        }
-        Some(libc::ENOMEM) => {
-            "no memory for it: raise the memory limit (before Linux 5.11 also RLIMIT_MEMLOCK) or lower --connections \
-             and --closed-connections"
-        }
-        Some(libc::EINVAL) => "the kernel does not know it: `rstscope doctor` says what this kernel has",
-        _ => "`rstscope doctor` says what this kernel has",
-    };
-    anyhow!("the kernel refused {what} ({deepest}); {remedy}")
 }
 
 /// Before 5.11 maps are charged to RLIMIT_MEMLOCK. Later kernels do not need it, so failing is no error.

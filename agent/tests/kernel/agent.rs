@@ -157,6 +157,11 @@ impl Agent {
         !self.unseen.iter().any(|sentence| sentence.starts_with("the kernel's own reset reason"))
     }
 
+    /// Whether the process that accepts a connection is known before it reads.
+    pub fn sees_acceptors(&self) -> bool {
+        !self.unseen.iter().any(|sentence| sentence.starts_with("the process that accepts a connection"))
+    }
+
     /// Waits for the failed connect to this port, in this namespace.
     pub fn connect_failure(&mut self, netns: &Netns, peer_port: u16) -> Value {
         let inode = netns.inode();

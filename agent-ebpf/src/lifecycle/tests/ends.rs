@@ -81,7 +81,7 @@ fn a_refused_connect_is_told_once_and_says_that_a_reset_came() {
     let mut kernel = Fake::new();
     let sk = kernel.connecting();
     kernel.softirq();
-    on_receive_reset(&kernel, sk);
+    on_receive_reset(&kernel, sk, 0);
     assert_eq!(kernel.take_events().len(), 0, "not yet: the error follows at CLOSE");
     // From the backlog: the connecting task itself lets go of the lock.
     kernel.process();

@@ -88,7 +88,7 @@ pub fn run(flags: &TraceFlags) -> Result<ExitCode> {
 ///
 /// If one of them failed.
 pub fn preflight(tuning: &Tuning) -> Result<Found> {
-    let (checks, found) = preflight::run(&tuning.btf, !tuning.no_reader_probe);
+    let (checks, found) = preflight::run(&tuning.btf, tuning.hooks, !tuning.no_reader_probe);
     match (checks.iter().find(|check| check.status == Status::Failed), found) {
         (None, Some(found)) => Ok(found),
         (Some(failed), _) => bail!("{}", failed.sentence()),
@@ -131,7 +131,7 @@ async fn trace(
     let (queue, messages) = std::sync::mpsc::sync_channel(QUEUE);
     let (finished, mut pipeline_finished) = oneshot::channel();
     // A filter by cgroup leaves out senders in other cgroups.
-    let sees_every_sender = tracer.plan.shows_every_sender && flags.cgroup.is_empty();
+    let sees_every_sender = tracer.attached.shows_every_sender() && flags.cgroup.is_empty();
     let diagnosis = Diagnosis::new(limits(&mut tracer), timeouts, sees_every_sender);
     let pipeline = Pipeline::new(flags, sink(flags), attributor, diagnosis, decoder(&tracer));
     let start = start_line(&tracer);
@@ -229,8 +229,8 @@ fn start_line(tracer: &Tracer) -> AgentLine {
         version: env!("CARGO_PKG_VERSION"),
         kernel: Some(preflight::release()),
         tick_ms: Some(Millis::from_ticks(1, tracer.hz)),
-        hooks: tracer.plan.hooks.clone(),
-        unseen: tracer.plan.unseen.clone(),
+        hooks: tracer.attached.hooks.clone(),
+        unseen: tracer.attached.unseen.clone(),
         lines: None,
     }
 }

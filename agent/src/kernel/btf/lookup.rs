@@ -83,12 +83,23 @@ impl Btf {
         }
     }
 
-    /// Whether the kernel has a function of this name that was not inlined everywhere.
+    /// The parameters of a kernel function: of each pointer to a struct that struct's name, of everything else nothing.
     ///
-    /// It says nothing about whether the function may be probed.
+    /// `None` if the kernel has no function of this name, or inlined it everywhere. That there is one says nothing about
+    /// whether it may be probed.
     #[must_use]
-    pub fn has_function(&self, name: &str) -> bool {
-        self.find(Namespace::Function, name).is_some()
+    pub fn function_parameters(&self, name: &str) -> Option<Vec<String>> {
+        let function = self.find(Namespace::Function, name)?;
+        let prototype = self.peel(function.size_or_type).filter(|prototype| prototype.kind == kind::FUNC_PROTO)?;
+        let (parameters, _) = prototype.tail.as_chunks::<2>();
+        Some(parameters.iter().map(|&[_, type_id]| self.struct_behind(type_id).unwrap_or_default()).collect())
+    }
+
+    /// The name of the struct that a pointer points to.
+    fn struct_behind(&self, pointer: u32) -> Option<String> {
+        let pointer = self.peel(pointer).filter(|target| target.kind == kind::PTR)?;
+        let target = self.peel(pointer.size_or_type).filter(|target| target.kind == kind::STRUCT)?;
+        Some(String::from_utf8_lossy(self.name(target.name)?).into_owned())
     }
 
     pub(super) fn composite(&self, name: &str) -> Option<Type<'_>> {

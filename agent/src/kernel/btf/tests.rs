@@ -110,13 +110,15 @@ fn sampler() -> Blob {
     let array = blob.array(pointer, 5);
     let inner = blob.composite(kind::STRUCT, "", 8, &[("seen", alias, 0), ("sent", int, 32)]);
     let members = [("", inner, 0), ("list", array, 64), ("bits", int, 384 | 3 << 24)];
-    blob.composite(kind::STRUCT | FLAG, "outer", 52, &members);
+    let outer = blob.composite(kind::STRUCT | FLAG, "outer", 52, &members);
     let zero = blob.string("ZERO");
     blob.add("state", kind::ENUM << 24 | 1, 4, &[zero, 0]);
     let huge = blob.string("HUGE");
     blob.add("wide", kind::ENUM64 << 24 | 1, 8, &[huge, 1, 2]);
     blob.tracepoint("sample", 4);
-    let prototype = blob.add("", kind::FUNC_PROTO << 24, 0, &[]);
+    let constant = blob.refer(kind::CONST, "", outer);
+    let socket = blob.refer(kind::PTR, "", constant);
+    let prototype = blob.add("", kind::FUNC_PROTO << 24 | 3, 0, &[0, socket, 0, pointer, 0, int]);
     blob.refer(kind::FUNC, "tcp_reset", prototype);
     blob.refer(kind::FWD, "elsewhere", 0);
     blob.add("variable", kind::VAR << 24, int, &[0]);
@@ -139,7 +141,7 @@ fn ask_everything(btf: &Btf) -> usize {
     let enums = ["state", "wide", "outer"].map(|name| btf.enumerators(name));
     members
         + enums.iter().flatten().count()
-        + usize::from(btf.has_function("tcp_reset"))
+        + btf.function_parameters("tcp_reset").map_or(0, |parameters| parameters.len())
         + btf.tracepoint_args("sample").unwrap_or(0)
 }
 
@@ -183,9 +185,14 @@ fn what_is_absent_is_none() {
     assert_eq!(btf.member("state", "ZERO"), None);
     assert_eq!(btf.tracepoint_args("missing"), None);
     assert_eq!(btf.enumerators("outer"), None);
-    assert!(btf.has_function("tcp_reset"));
-    assert!(!btf.has_function("outer"));
-    assert!(!btf.has_function(""));
+    let parameters = btf.function_parameters("tcp_reset");
+    assert_eq!(
+        parameters,
+        Some(vec!["outer".to_owned(), String::new(), String::new()]),
+        "a struct, a number, a number"
+    );
+    assert_eq!(btf.function_parameters("outer"), None);
+    assert_eq!(btf.function_parameters(""), None);
 }
 
 #[test]
@@ -422,7 +429,7 @@ fn contradictions_are_refused() {
 #[test]
 fn no_damage_panics_or_hangs() {
     let whole = sampler().bytes(u32::to_le_bytes);
-    assert_eq!(ask_everything(&sampler().parse()), 4 + 2 + 1 + 3);
+    assert_eq!(ask_everything(&sampler().parse()), 4 + 2 + 3 + 3);
     let mut accepted = 0;
     for position in 0..whole.len() {
         for value in [0, 1, 3, 4, 8, 0x7f, 0x80, 0x84, 0xff] {
@@ -483,8 +490,8 @@ fn the_running_kernel_is_understood() {
     assert_eq!(btf.tracepoint_args("inet_sock_set_state"), Some(3));
     assert_eq!(btf.tracepoint_args("tcp_receive_reset"), Some(1));
     assert!(matches!(btf.tracepoint_args("tcp_send_reset"), Some(2 | 3)));
-    assert!(btf.has_function("tcp_set_state"));
-    assert!(!btf.has_function("tcp_set_stat"));
+    assert_eq!(btf.function_parameters("tcp_set_state"), Some(vec!["sock".to_owned(), String::new()]));
+    assert_eq!(btf.function_parameters("tcp_set_stat"), None);
     let states = btf.enumerators("sock_type").expect("enum sock_type");
     assert!(states.contains(&(1, "SOCK_STREAM".to_owned())));
 }

@@ -32,6 +32,7 @@ pub const CASES: &[Case] = &[
     ("port_and_network_filters", port_and_network_filters),
     ("process_filter", process_filter),
     ("doctor_says_yes_where_trace_works_and_no_where_not", doctor),
+    ("a_forced_hook_flavour_is_taken_or_refused_with_the_remedy", forced_flavour),
     ("table_has_a_row_and_no_colour_in_a_pipe", table),
 ];
 
@@ -229,6 +230,35 @@ fn doctor() {
     let text = String::from_utf8_lossy(&bad.stdout);
     assert!(text.contains("FAILED") && text.contains("--proc-root"), "{text}");
     assert!(!text.contains('\u{1b}'), "no colour in a pipe: {text}");
+}
+
+/// A kernel that refuses what was asked for must not be traced in another way without a word.
+fn forced_flavour() {
+    for (flavour, own) in [
+        ("tracepoint", &["raw tracepoint"][..]),
+        ("fentry", &["fentry", "fexit"]),
+        ("kprobe", &["kprobe", "kretprobe"]),
+    ] {
+        let output = Command::new(program()).args(["doctor", "--json", "--hooks", flavour]).output().unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let checks = report["checks"].as_array().unwrap();
+        let trial = checks.iter().find(|check| check["name"] == "trial").unwrap();
+        let found = trial["found"].as_str().unwrap();
+        if trial["status"] == "failed" {
+            assert!(!output.status.success(), "{report:#}");
+            assert_ne!(flavour, "tracepoint", "{found}");
+            assert!(found.contains("--hooks auto"), "{found}");
+            continue;
+        }
+        let hooks = report["plan"]["hooks"].as_array().unwrap();
+        let of = |function: &str| hooks.iter().find(|hook| hook["hook"] == function).map(|hook| &hook["flavour"]);
+        let states = of("inet_sock_set_state").or_else(|| of("tcp_set_state")).unwrap();
+        assert!(own.iter().any(|name| states == name), "{flavour}: {report:#}");
+        let others = hooks
+            .iter()
+            .filter(|hook| hook["flavour"] != "raw tracepoint" && !own.iter().any(|name| hook["flavour"] == *name));
+        assert_eq!(others.count(), 0, "{flavour}: {report:#}");
+    }
 }
 
 fn table() {

@@ -27,6 +27,7 @@ pub const CASES: &[Case] = &[
     ("a_killed_process_names_its_signal", killed),
     ("an_exiting_process_names_its_status", exited),
     ("the_reader_of_an_accepted_connection_is_known_when_the_peer_resets_it", reader),
+    ("the_acceptor_is_known_before_it_reads_where_the_kernel_shows_it", acceptor),
     ("cgroup_filter_takes_in_the_subtree_only", cgroup_filter),
 ];
 
@@ -182,6 +183,24 @@ fn reader() {
     let received = agent.reset(&netns, "received", port);
     is(&received, "/local/process/pid", actor.pid());
     is(&received, "/local/process/comm", "listener");
+}
+
+/// A connection that is reset before anybody read from it: only a probe on the accept tells whose it was.
+fn acceptor() {
+    let netns = Netns::new();
+    let mut agent = Agent::start(&[]);
+    let (actor, client, port) = served(&netns, "acceptor", None);
+    crate::sockets::linger_zero(&client);
+    drop(client);
+    let received = agent.reset(&netns, "received", port);
+    if agent.sees_acceptors() {
+        is(&received, "/local/process/pid", actor.pid());
+        is(&received, "/local/process/comm", "acceptor");
+        is(&received, "/facts/owner_from", "accept");
+    } else {
+        absent(&received, "/local/process");
+        absent(&received, "/facts/owner_from");
+    }
 }
 
 fn cgroup_filter() {
