@@ -5,6 +5,7 @@
 //! * [`settings`]: that global, with the filters that are cheap enough to apply in the kernel.
 //! * [`event`]: the record that travels through the ring buffer.
 //! * [`connection`]: what is remembered about a connection while it lives, and for a while after.
+//! * [`jiffies`]: the kernel's ticks, which both sides subtract;
 //! * [`counter`]: the per-CPU counters; everything lost is in one of them.
 //!
 //! The crate is `no_std` and has no dependency, so that it means the same on both sides.
@@ -13,6 +14,7 @@
 pub mod connection;
 pub mod counter;
 pub mod event;
+pub mod jiffies;
 pub mod layout;
 pub mod settings;
 pub mod tcp;

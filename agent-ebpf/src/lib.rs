@@ -11,8 +11,8 @@
 //! | [`cgroup`] | from a socket to its cgroups, and whether those were asked for |
 //! | [`segment`] | reading the segment that a RST answers |
 //! | [`task`] | who is running |
-//! | [`lifecycle`] | a connection from birth to CLOSE (`inet_sock_set_state`, `tcp_destroy_sock`) |
-//! | [`reset`] | received and sent resets (`tcp_receive_reset`, `tcp_send_reset`) |
+//! | [`lifecycle`] | a connection from birth to CLOSE (`inet_sock_set_state` or the functions around it, `tcp_destroy_sock`), and whose it is (accept, `tcp_rcv_space_adjust`) |
+//! | [`reset`] | received and sent resets (`tcp_receive_reset` or `tcp_reset`, `tcp_send_reset`, the functions that answer) |
 //! | [`report`] | the event: filters, then the record |
 //!
 //! # Rules that prevent wrong output
@@ -21,7 +21,7 @@
 //!
 //! | rule | obeyed in | held by |
 //! |---|---|---|
-//! | `tcp_receive_reset` does not mean a RST arrived | [`reset::may_be_data`], the agent's `kernel::settle` | kernel test `data_for_a_shut_down_reader_is_sent_not_received` |
+//! | `tcp_receive_reset` does not mean a RST arrived | [`reset::may_be_data`], the segment where `tcp_reset` is given it, the agent's `kernel::settle` | kernel test `data_for_a_shut_down_reader_is_sent_not_received` |
 //! | `tcp_send_reset` does not mean this connection died; its socket may be none, a listener, a mini-socket | [`reset::on_send_reset`] | kernel tests of `after_close` |
 //! | before about 6.10 that tracepoint misses resets without a full socket | the agent's `kernel::plan` adds probes on the functions, or says so | kernel tests on 5.10 and 6.1 (`cargo xtask vm`) |
 //! | `tcp_v4_send_reset` also runs for RSTs that arrive | [`reset::on_send_reset_function`] | unit tests of `reset` |
@@ -33,8 +33,9 @@
 //! | an accepted socket's cgroup is that of the listener's creator | [`cgroup`], marked `creator` | unit tests of `event::decode` |
 //! | `current` at a reset is almost never the owner | [`task::in_process_context`]; owners are learned elsewhere | kernel tests `the_process_is_named_…`, `destroyed_by_an_administrator` |
 //! | `skc_cookie` is 0 for nearly every socket | tables are keyed by address and by both ends | – |
-//! | a program that reads an argument its hook lacks is refused | two entries for `tcp_send_reset` | `plan` unit tests |
-//! | where neither kprobes nor trampolines work, raw tracepoints must do | the base; function probes only add, and only where they are needed | every kernel test on 6.18 |
+//! | a program that reads an argument its hook lacks is refused | an entry for each prototype; the agent's `kernel::plan` chooses by BTF | `plan` unit tests |
+//! | where neither kprobes nor trampolines work, raw tracepoints must do | the base; function probes only add, and each is tried before it is counted on (the agent's `kernel::attach`) | every kernel test on 6.18, and with `--hooks tracepoint` |
+//! | before 6.1 a tracepoint's program can run inside itself, in a softirq that interrupts a process | [`kernel::Kernel::closed_scratch`] | – |
 #![cfg_attr(target_arch = "bpf", no_std)]
 
 pub mod cgroup;

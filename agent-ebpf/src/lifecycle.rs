@@ -7,6 +7,7 @@
 use agent_common::{
     connection::{Closed, Connection, Server, Tuple, connection_flag, first_fin, owner_from, role},
     event::{flag, kind, socket as socket_kind},
+    jiffies,
     layout::Member,
     tcp::{shutdown, state},
 };
@@ -138,8 +139,8 @@ fn fin<K: Kernel>(kernel: &K, sk: u64, by: u8) {
         let now = kernel.jiffies();
         connection.first_fin = by;
         connection.first_fin_ns = kernel.boot_ns();
-        connection.fin_idle_rx = socket::ticks_since(now, field(kernel, sk, Member::LastReceived));
-        connection.fin_idle_tx = socket::ticks_since(now, field(kernel, sk, Member::LastSent));
+        connection.fin_idle_rx = jiffies::since(now, field(kernel, sk, Member::LastReceived)).unwrap_or(u32::MAX);
+        connection.fin_idle_tx = jiffies::since(now, field(kernel, sk, Member::LastSent)).unwrap_or(u32::MAX);
         learn_idle_limit(kernel, sk, connection);
     }
     if by == first_fin::LOCAL {

@@ -118,20 +118,6 @@ pub fn has_file<K: Kernel>(kernel: &K, sk: u64) -> bool {
     socket != 0
 }
 
-/// Jiffies from `stamp` to `now`, both the low 32 bits of jiffies.
-///
-/// The difference is right on both sides of the wrap, which is five minutes after boot (jiffies start at −300 · HZ).
-/// A stamp from the future is another CPU's newer one: 0. A stamp of 0 was never set: the largest value.
-#[inline(always)]
-#[must_use]
-pub const fn ticks_since(now: u32, stamp: u32) -> u32 {
-    if stamp == 0 {
-        return u32::MAX;
-    }
-    let ticks = now.wrapping_sub(stamp);
-    if ticks.cast_signed() < 0 { 0 } else { ticks }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,15 +166,5 @@ mod tests {
         kernel.set(sk, Member::SawTstamp, 0b01_u8);
         read_facts(&kernel, sk, &mut facts);
         assert_ne!(facts.bits & facts_flag::SAW_TIMESTAMP, 0);
-    }
-
-    #[test]
-    fn ticks_are_right_on_both_sides_of_the_wrap() {
-        assert_eq!(ticks_since(1000, 900), 100);
-        assert_eq!(ticks_since(50, u32::MAX - 49), 100, "stamp before the wrap, now after it");
-        assert_eq!(ticks_since(u32::MAX, u32::MAX - 99), 99);
-        assert_eq!(ticks_since(900, 901), 0, "another CPU stored a newer stamp");
-        assert_eq!(ticks_since(u32::MAX, 1), 0, "newer stamp just across the wrap");
-        assert_eq!(ticks_since(900, 0), u32::MAX, "never set is not idle for weeks");
     }
 }

@@ -3,9 +3,10 @@
 use agent_common::{
     connection::{Connection, SocketFacts},
     event::{Event, flag},
+    jiffies,
 };
 
-use super::{Millis, idle};
+use super::Millis;
 
 /// Age of a connection at the event.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,7 +36,7 @@ pub fn age(event: &Event, hz: u32) -> Option<Age> {
 fn minimum_ns(event: &Event, facts: &SocketFacts, connection: &Connection, hz: u32) -> Option<u64> {
     let since_us = |us: u64| (us != 0).then(|| event.monotonic_ns.saturating_sub(us * 1000));
     let since_ticks = |stamp: u32| {
-        let ticks = idle::ticks(event.jiffies, stamp)?;
+        let ticks = jiffies::since(event.jiffies, stamp)?;
         // A stamp up to one tick old may be from this very instant.
         Some(u64::from(ticks.saturating_sub(1)) * 1_000_000_000 / u64::from(hz))
     };

@@ -5,6 +5,7 @@
 use agent_common::{
     connection::SocketFacts,
     event::{Event, flag},
+    jiffies,
     tcp::state,
 };
 
@@ -44,7 +45,7 @@ pub fn idle(event: &Event, hz: u32) -> Idle {
     if event.flags & flag::FACTS == 0 || !was_established(event) {
         return Idle::default();
     }
-    let since = |stamp: u32| Some(Millis::from_ticks(ticks(event.jiffies, stamp)?, hz));
+    let since = |stamp: u32| Some(Millis::from_ticks(jiffies::since(event.jiffies, stamp)?, hz));
     let facts = &event.facts;
     // A retransmission sets lsndtime too, so while one may be outstanding the stamp tells when the kernel last tried
     // and not when the application last wrote.
@@ -55,19 +56,6 @@ pub fn idle(event: &Event, hz: u32) -> Idle {
         ack: since(facts.ack_stamp),
         gap_before_last_send: tx.and_then(|_| gap(facts, hz)),
     }
-}
-
-/// Ticks from `stamp` to `now`, the low 32 bits of jiffies; `None` if the stamp was never set.
-///
-/// Subtraction, never comparison: the 32 bits wrap five minutes after boot (jiffies start at −300 · HZ). A stamp from
-/// the future is another CPU's newer one: 0.
-#[must_use]
-pub fn ticks(now: u32, stamp: u32) -> Option<u32> {
-    if stamp == 0 {
-        return None;
-    }
-    let ticks = now.wrapping_sub(stamp);
-    Some(if ticks.cast_signed() < 0 { 0 } else { ticks })
 }
 
 fn gap(facts: &SocketFacts, hz: u32) -> Option<Millis> {
