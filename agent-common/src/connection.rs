@@ -34,6 +34,14 @@ pub mod owner_from {
     pub const CLOSE: u8 = 3;
     /// It accepted the connection; another process may be the one that uses it.
     pub const ACCEPT: u8 = 4;
+    /// It had the connection open when the agent started; another process may be the one that uses it.
+    pub const OPEN: u8 = 5;
+
+    /// Whether a process that is seen to use the connection is a better answer.
+    #[must_use]
+    pub const fn is_weak(how: u8) -> bool {
+        matches!(how, NONE | ACCEPT | OPEN)
+    }
 }
 
 /// Which end opened the connection, seen from the local socket.

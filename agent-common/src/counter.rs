@@ -19,10 +19,12 @@ pub enum Counter {
     Filtered = 5,
     /// Events handed to the ring buffer.
     Emitted = 6,
+    /// Connections older than the agent whose process was found by its open files. Not a loss.
+    FoundOpen = 7,
 }
 
 /// How many counters there are.
-pub const COUNTERS: u32 = 7;
+pub const COUNTERS: u32 = 8;
 
 impl Counter {
     /// Those that mean something was lost, with the name used in a `lost` line.

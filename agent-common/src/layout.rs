@@ -110,6 +110,7 @@ members! {
     Shutdown: "sock"."sk_shutdown" Required;
     LingerTime: "sock"."sk_lingertime" Optional;
     Socket: "sock"."sk_socket" Optional;
+    SkType: "sock"."sk_type" Optional;
     // `cgroup` from 5.15 on, `val` with flags in its low bits before.
     SkCgroup: "sock"."sk_cgrp_data.cgroup" Optional;
     SkCgroupVal: "sock"."sk_cgrp_data.val" Optional;
@@ -158,7 +159,14 @@ members! {
     DevNet: "net_device"."nd_net.net" Optional;
     NetInum: "net"."ns.inum" Optional;
 
+    FileInode: "file"."f_inode" Optional;
+    FilePrivate: "file"."private_data" Optional;
+    InodeMode: "inode"."i_mode" Optional;
+    SocketSk: "socket"."sk" Optional;
+
     TaskFlags: "task_struct"."flags" Required;
+    TaskPid: "task_struct"."pid" Optional;
+    TaskTgid: "task_struct"."tgid" Optional;
     TaskStack: "task_struct"."stack" Required;
     TaskGroupLeader: "task_struct"."group_leader" Required;
     TaskComm: "task_struct"."comm" Required;

@@ -88,12 +88,29 @@ pub mod verdict {
 /// Judges the current task's cgroup.
 #[inline(always)]
 pub fn judge_current<K: Kernel>(kernel: &K) -> u8 {
+    judge_task(kernel, kernel.current_task())
+}
+
+/// Judges a task's cgroup.
+#[inline(always)]
+pub fn judge_task<K: Kernel>(kernel: &K, task: u64) -> u8 {
     if kernel.settings().cgroup_count == 0 {
         return verdict::UNTESTED;
     }
-    let set: u64 = field(kernel, kernel.current_task(), Member::TaskCgroups);
-    let cgroup: u64 = field(kernel, set, Member::CssSetDefault);
-    if asked_for(kernel, cgroup) { verdict::INSIDE } else { verdict::OUTSIDE }
+    if asked_for(kernel, of_task(kernel, task)) { verdict::INSIDE } else { verdict::OUTSIDE }
+}
+
+/// Address of a task's `struct cgroup` in the v2 hierarchy.
+#[inline(always)]
+fn of_task<K: Kernel>(kernel: &K, task: u64) -> u64 {
+    let set: u64 = field(kernel, task, Member::TaskCgroups);
+    field(kernel, set, Member::CssSetDefault)
+}
+
+/// Id of a task's cgroup in the v2 hierarchy, as `bpf_get_current_cgroup_id()` gives it of the current one.
+#[inline(always)]
+pub fn id_of_task<K: Kernel>(kernel: &K, task: u64) -> u64 {
+    id(kernel, of_task(kernel, task))
 }
 
 /// Judges a socket by its cgroups, for when no process is known.

@@ -12,6 +12,7 @@
 //! | [`segment`] | reading the segment that a RST answers |
 //! | [`task`] | who is running |
 //! | [`lifecycle`] | a connection from birth to CLOSE (`inet_sock_set_state` or the functions around it, `tcp_destroy_sock`), and whose it is (accept, `tcp_rcv_space_adjust`) |
+//! | [`open`] | connections older than the agent (`task_file` iterator) |
 //! | [`reset`] | received and sent resets (`tcp_receive_reset` or `tcp_reset`, `tcp_send_reset`, the functions that answer) |
 //! | [`report`] | the event: filters, then the record |
 //!
@@ -43,6 +44,7 @@ pub mod cgroup;
 mod fake;
 pub mod kernel;
 pub mod lifecycle;
+pub mod open;
 pub mod report;
 pub mod reset;
 pub mod segment;

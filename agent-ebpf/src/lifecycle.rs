@@ -86,7 +86,7 @@ pub fn on_accept<K: Kernel>(kernel: &K, sk: u64) {
 #[inline(always)]
 pub fn on_read<K: Kernel>(kernel: &K, sk: u64) {
     match kernel.connection(sk) {
-        Some(connection) if !matches!(connection.owner_from, owner_from::NONE | owner_from::ACCEPT) => {}
+        Some(connection) if !owner_from::is_weak(connection.owner_from) => {}
         // In-kernel readers (a kTLS parser, a sockmap verdict) read in softirq or a worker.
         _ if !task::in_process_context(kernel) => {}
         Some(connection) => learn_owner(kernel, connection, owner_from::READ),
@@ -279,8 +279,7 @@ fn learn_closer<K: Kernel>(kernel: &K, sk: u64, connection: &mut Connection) {
     // A child in the accept queue dies with its listener: whoever closes that never owned the connection.
     let held = !has(kernel, Member::Socket) || socket::has_file(kernel, sk);
     let how: u8 = field(kernel, sk, Member::Shutdown);
-    let unused = matches!(connection.owner_from, owner_from::NONE | owner_from::ACCEPT);
-    if held && how & shutdown::SEND != 0 && unused {
+    if held && how & shutdown::SEND != 0 && owner_from::is_weak(connection.owner_from) {
         learn_owner(kernel, connection, owner_from::CLOSE);
     }
 }

@@ -10,7 +10,7 @@ use agent_common::{
 };
 use agent_ebpf::{
     kernel::{Kernel, Plain},
-    lifecycle, reset, task,
+    lifecycle, open, reset, task,
 };
 use aya_ebpf::{
     EbpfContext,
@@ -229,6 +229,22 @@ fn answer(context: &impl EbpfContext, sk: u64, skb: u64) {
     }
 }
 
+/// Every open file of every process, once: the agent reads the iterator to its end. The context is
+/// `struct bpf_iter__task_file`: meta, task, fd and file, eight bytes each; the last call comes without a task.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+extern "C" fn task_file(context: *mut c_void) -> i32 {
+    let context = context.cast::<u64>();
+    // SAFETY: the verifier knows these members of the context.
+    let (task, file) = unsafe { (context.add(1).read(), context.add(3).read()) };
+    if task != 0
+        && let Some(kernel) = Running::in_no_hook()
+    {
+        open::on_open_file(&kernel, task, file);
+    }
+    0
+}
+
 /// Not attached anywhere: the agent runs it by hand (BPF_PROG_TEST_RUN) to measure HZ.
 #[raw_tracepoint]
 fn clock(_context: RawTracePointContext) -> i32 {
@@ -253,15 +269,21 @@ impl Running {
     /// comparisons into a subtraction), so its value is copied by a helper, which makes it a plain number.
     #[inline(always)]
     fn new(context: &impl EbpfContext) -> Option<Self> {
-        // SAFETY: this CPU's value of a map that is never freed while the program runs.
-        let faults = unsafe { COUNTERS.get_ptr(Counter::ReadFault as u32)?.cast::<Cell<u64>>().as_ref()? };
         let pointer = context.as_ptr();
         let mut arguments = 0_u64;
         // SAFETY: copies eight bytes from one variable to another.
         let _copied = unsafe {
             generated::bpf_probe_read_kernel((&raw mut arguments).cast(), 8, black_box(&raw const pointer).cast())
         };
-        Some(Self { arguments, faults })
+        Some(Self { arguments, ..Self::in_no_hook()? })
+    }
+
+    /// For what no hook runs: nobody's context.
+    #[inline(always)]
+    fn in_no_hook() -> Option<Self> {
+        // SAFETY: this CPU's value of a map that is never freed while the program runs.
+        let faults = unsafe { COUNTERS.get_ptr(Counter::ReadFault as u32)?.cast::<Cell<u64>>().as_ref()? };
+        Some(Self { arguments: 0, faults })
     }
 }
 

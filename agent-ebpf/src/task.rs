@@ -5,7 +5,10 @@
 
 use agent_common::{connection::Task, layout::Member};
 
-use crate::kernel::{Kernel, address, field};
+use crate::{
+    cgroup,
+    kernel::{Kernel, address, field},
+};
 
 /// `PF_EXITING`, `include/linux/sched.h`.
 const EXITING: u32 = 0x0000_0004;
@@ -46,6 +49,17 @@ pub fn read_current<K: Kernel>(kernel: &K, task: &mut Task) {
     task.tid = pid_tgid as u32;
     task.start_boottime_ns = field(kernel, leader, Member::TaskStartBoottime);
     task.cgroup_id = kernel.current_cgroup_id();
+    task.comm = field(kernel, leader, Member::TaskComm);
+}
+
+/// Writes the process of any task over `task`.
+#[inline(always)]
+pub fn read<K: Kernel>(kernel: &K, address: u64, task: &mut Task) {
+    let leader: u64 = field(kernel, address, Member::TaskGroupLeader);
+    task.tgid = field(kernel, address, Member::TaskTgid);
+    task.tid = field(kernel, address, Member::TaskPid);
+    task.start_boottime_ns = field(kernel, leader, Member::TaskStartBoottime);
+    task.cgroup_id = cgroup::id_of_task(kernel, address);
     task.comm = field(kernel, leader, Member::TaskComm);
 }
 

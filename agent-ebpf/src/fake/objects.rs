@@ -6,6 +6,7 @@ use agent_common::{
 };
 
 use super::{CGROUP_DEPTH, Fake, v4, v6_bytes};
+use crate::kernel::field;
 
 /// What a full TCP socket is made of.
 const FULL_SOCKET: &[&str] = &["sock_common", "sock", "inet_sock", "inet_connection_sock", "tcp_sock"];
@@ -32,10 +33,46 @@ impl Fake {
     /// A new full TCP socket that a file refers to, in CLOSE, local 10.0.0.2 and no port.
     pub fn unconnected(&mut self) -> u64 {
         let sk = self.socket(FULL_SOCKET, state::CLOSE);
-        let file = self.object(&[]);
+        let socket = self.object(&["socket"]);
         self.set(sk, Member::Protocol, IPPROTO_TCP);
-        self.set(sk, Member::Socket, file);
+        self.set(sk, Member::SkType, 1_u16);
+        self.set(sk, Member::Socket, socket);
+        self.set(socket, Member::SocketSk, sk);
         sk
+    }
+
+    /// A new `struct file` that stands for a socket.
+    pub fn file_of(&mut self, sk: u64) -> u64 {
+        let (file, inode) = (self.object(&["file"]), self.object(&["inode"]));
+        let socket: u64 = field(self, sk, Member::Socket);
+        self.set(inode, Member::InodeMode, 0o140_777_u16);
+        self.set(file, Member::FileInode, inode);
+        self.set(file, Member::FilePrivate, socket);
+        file
+    }
+
+    /// A new `struct file` of a regular file, whose private data is none of anybody's business.
+    pub fn plain_file(&mut self) -> u64 {
+        let (file, inode) = (self.object(&["file"]), self.object(&["inode"]));
+        self.set(inode, Member::InodeMode, 0o100_644_u16);
+        self.set(file, Member::FileInode, inode);
+        self.set(file, Member::FilePrivate, 0x1234_u64);
+        file
+    }
+
+    /// A new process that is not the current one, in a cgroup of this id below the root.
+    pub fn process_in_cgroup(&mut self, tgid: u32, comm: &str, cgroup: u64) -> u64 {
+        let (task, css_set) = (self.object(&["task_struct"]), self.object(&["css_set"]));
+        let cgroup = self.cgroup(cgroup, &[1, cgroup]);
+        let mut name = [0; 16];
+        name[..comm.len()].copy_from_slice(comm.as_bytes());
+        self.set(css_set, Member::CssSetDefault, cgroup);
+        self.set(task, Member::TaskCgroups, css_set);
+        self.set(task, Member::TaskGroupLeader, task);
+        self.set(task, Member::TaskTgid, tgid);
+        self.set(task, Member::TaskPid, tgid);
+        self.set(task, Member::TaskComm, name);
+        task
     }
 
     /// A new full TCP socket, established between 10.0.0.2:80 and its peer 10.0.0.1:40000, of which no hook has told.

@@ -198,6 +198,7 @@ pub fn facts(event: &Event, hz: u32, has: impl Fn(agent_common::layout::Member) 
         owner_from: match connection.owner_from {
             owner_from::CONNECT => Some("connect"),
             owner_from::ACCEPT => Some("accept"),
+            owner_from::OPEN => Some("open"),
             owner_from::READ => Some("read"),
             owner_from::CLOSE => Some("close"),
             _ => None,

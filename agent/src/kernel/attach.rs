@@ -144,48 +144,54 @@ impl<'a> Running<'a> {
         Self { ebpf, types: None }
     }
 
-    fn program(&mut self, hook: &Hook) -> Result<&mut Program> {
-        self.ebpf.program_mut(hook.program).ok_or_else(|| anyhow!("the eBPF object has no program {}", hook.program))
+    /// The object, and the running kernel's own types.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not show its types.
+    pub fn with_types(&mut self) -> Result<(&mut Ebpf, &Btf)> {
+        let types = match &mut self.types {
+            Some(types) => types,
+            none => none.insert(Btf::from_sys_fs().context("this takes the running kernel's own types")?),
+        };
+        Ok((self.ebpf, types))
     }
+}
 
-    fn types(&mut self) -> Result<&Btf> {
-        match &mut self.types {
-            Some(types) => Ok(types),
-            none => Ok(none.insert(Btf::from_sys_fs().context("a trampoline needs the running kernel's own types")?)),
-        }
-    }
+fn program<'a>(ebpf: &'a mut Ebpf, hook: &Hook) -> Result<&'a mut Program> {
+    ebpf.program_mut(hook.program).ok_or_else(|| anyhow!("the eBPF object has no program {}", hook.program))
 }
 
 impl Host for Running<'_> {
     fn load(&mut self, hook: &Hook) -> Result<()> {
-        match hook.flavour {
-            Flavour::Kprobe | Flavour::Kretprobe if !Path::new(KPROBES).exists() => {
-                bail!("this kernel has no kprobes (CONFIG_KPROBE_EVENTS)")
-            }
-            Flavour::Fentry | Flavour::Fexit => {
-                self.types()?;
-            }
-            _ => {}
+        if matches!(hook.flavour, Flavour::Kprobe | Flavour::Kretprobe) && !Path::new(KPROBES).exists() {
+            bail!("this kernel has no kprobes (CONFIG_KPROBE_EVENTS)");
         }
-        let types = self.types.take();
-        let loaded = match (self.program(hook)?, &types) {
-            (Program::RawTracePoint(program), _) => program.load(),
-            (Program::KProbe(program), _) => program.load(),
-            (Program::FEntry(program), Some(types)) => program.load(hook.hook, types),
-            (Program::FExit(program), Some(types)) => program.load(hook.hook, types),
-            _ => bail!("the program {} is of another kind than {}", hook.program, hook.flavour.name()),
+        let loaded = match hook.flavour {
+            Flavour::Fentry | Flavour::Fexit => {
+                let (ebpf, types) = self.with_types()?;
+                match program(ebpf, hook)? {
+                    Program::FEntry(program) => program.load(hook.hook, types),
+                    Program::FExit(program) => program.load(hook.hook, types),
+                    _ => return Err(of_another_kind(hook)),
+                }
+            }
+            _ => match program(self.ebpf, hook)? {
+                Program::RawTracePoint(program) => program.load(),
+                Program::KProbe(program) => program.load(),
+                _ => return Err(of_another_kind(hook)),
+            },
         };
-        self.types = types;
         Ok(loaded.map_err(|error| refused(&format!("the program {}", hook.program), &error))?)
     }
 
     fn attach(&mut self, hook: &Hook) -> Result<()> {
-        let attached = match self.program(hook)? {
+        let attached = match program(self.ebpf, hook)? {
             Program::RawTracePoint(program) => program.attach(hook.hook).map(drop),
             Program::KProbe(program) => program.attach(hook.hook, 0).map(drop),
             Program::FEntry(program) => program.attach().map(drop),
             Program::FExit(program) => program.attach().map(drop),
-            _ => bail!("the program {} is of another kind than {}", hook.program, hook.flavour.name()),
+            _ => return Err(of_another_kind(hook)),
         };
         let what = || format!("attaching to {} by {}", hook.hook, hook.flavour.name());
         Ok(attached.map_err(|error| refused(&what(), &error))?)
@@ -194,6 +200,10 @@ impl Host for Running<'_> {
     fn unload(&mut self, hook: &Hook) {
         unload(self.ebpf, hook);
     }
+}
+
+fn of_another_kind(hook: &Hook) -> anyhow::Error {
+    anyhow!("the program {} is of another kind than {}", hook.program, hook.flavour.name())
 }
 
 /// Detaches and unloads the program of a hook.

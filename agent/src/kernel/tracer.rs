@@ -25,6 +25,7 @@ use super::{
     attach::{self, Attached, Running, attach},
     hz::{self, Sample},
     losses::{Counters, Loss, Losses},
+    older,
     preflight::Found,
     refusal::refused,
 };
@@ -100,7 +101,11 @@ impl Tracer {
             .map_err(|error| refused("its maps", &error))?;
 
         let hz = measure_hz(&mut ebpf)?;
-        let attached = attach(&mut Running::new(&mut ebpf), &found.plan)?;
+        let mut kernel = Running::new(&mut ebpf);
+        let mut attached = attach(&mut kernel, &found.plan)?;
+        if let Err(error) = older::find(&mut kernel) {
+            attached.unseen.push(format!("{}: {error:#}", older::UNSEEN));
+        }
         let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?).context("opening the ring buffer")?;
         // SAFETY: the ring buffer owns its descriptor and always returns that same one until it is dropped.
         let ring = unsafe { AsyncFd::register(ring) }.context("watching the ring buffer")?;

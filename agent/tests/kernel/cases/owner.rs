@@ -28,6 +28,7 @@ pub const CASES: &[Case] = &[
     ("an_exiting_process_names_its_status", exited),
     ("the_reader_of_an_accepted_connection_is_known_when_the_peer_resets_it", reader),
     ("the_acceptor_is_known_before_it_reads_where_the_kernel_shows_it", acceptor),
+    ("the_process_of_a_connection_older_than_the_agent_is_found_by_its_open_files", older),
     ("cgroup_filter_takes_in_the_subtree_only", cgroup_filter),
 ];
 
@@ -201,6 +202,21 @@ fn acceptor() {
         absent(&received, "/local/process");
         absent(&received, "/facts/owner_from");
     }
+}
+
+/// Every pooled connection of a node is older than an agent that was just installed.
+fn older() {
+    let netns = Netns::new();
+    let (holder, client, port) = served(&netns, "holder", None);
+    let mut agent = Agent::start(&[]);
+    crate::sockets::linger_zero(&client);
+    drop(client);
+    let received = agent.reset(&netns, "received", port);
+    is(&received, "/local/process/pid", holder.pid());
+    is(&received, "/local/process/comm", "holder");
+    is(&received, "/facts/owner_from", "open");
+    is(&received, "/role", "unknown");
+    is(&received, "/age_is_minimum", true);
 }
 
 fn cgroup_filter() {
