@@ -29,9 +29,55 @@ pub fn to_words(address: IpAddr) -> [u32; 4] {
     }
 }
 
+/// What kind of address it is: how far away its owner may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scope {
+    /// This network namespace itself (RFC 1122 section 3.2.1.3, RFC 4291 section 2.5.3).
+    Loopback,
+    /// The same link (RFC 3927, RFC 4291 section 2.5.6).
+    LinkLocal,
+    /// A private network (RFC 1918, unique local addresses of RFC 4193).
+    Private,
+    /// Between a provider and its customers (RFC 6598); some clusters and overlay networks use it inside.
+    Shared,
+    /// Anything else.
+    Public,
+}
+
+/// The scope of an address.
+#[must_use]
+pub const fn scope(address: IpAddr) -> Scope {
+    match address {
+        IpAddr::V4(v4) if v4.is_loopback() => Scope::Loopback,
+        IpAddr::V4(v4) if v4.is_link_local() => Scope::LinkLocal,
+        IpAddr::V4(v4) if v4.is_private() => Scope::Private,
+        IpAddr::V4(v4) if v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64 => Scope::Shared,
+        IpAddr::V6(v6) if v6.is_loopback() => Scope::Loopback,
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => Scope::LinkLocal,
+        IpAddr::V6(v6) if v6.is_unique_local() => Scope::Private,
+        _ => Scope::Public,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn scopes_end_where_their_networks_end() {
+        for (addresses, expected) in [
+            (&["127.0.0.1", "127.255.255.255", "::1"][..], Scope::Loopback),
+            (&["169.254.169.254", "fe80::1", "febf::1"], Scope::LinkLocal),
+            (&["10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.0.1", "fd00::1", "fc00::1"], Scope::Private),
+            (&["100.64.0.1", "100.127.255.255"], Scope::Shared),
+            (&["100.63.255.255", "100.128.0.0", "172.32.0.1", "192.169.0.1", "8.8.8.8", "2001:db8::1"], Scope::Public),
+        ] {
+            for address in addresses {
+                assert_eq!(scope(address.parse().unwrap()), expected, "{address}");
+            }
+        }
+    }
 
     #[test]
     fn words_and_back() {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{
     Endpoint, Event, Facts, Idle, Millis, Role, Socket, Tcp, What,
+    address::{Scope, scope},
     party::{Cgroup, Container, Owner, Pod, Process},
 };
 
@@ -57,6 +58,8 @@ struct Party {
     #[serde(skip_serializing_if = "Option::is_none")]
     port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<Scope>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     process: Option<Process>,
     #[serde(skip_serializing_if = "Option::is_none")]
     container: Option<Container>,
@@ -93,7 +96,7 @@ impl<C: Serialize> Line<C> {
                 netns: event.netns,
                 ..party(&event.local)
             },
-            peer: party(&event.peer),
+            peer: Party { scope: Some(scope(event.peer.ip)), ..party(&event.peer) },
             facts: with_facts.then(|| event.facts.clone()),
         }
     }
@@ -128,6 +131,7 @@ fn party(endpoint: &Endpoint) -> Party {
     Party {
         ip: endpoint.ip.to_string(),
         port: endpoint.port,
+        scope: None,
         process: None,
         container: None,
         pod: None,
