@@ -1,120 +1,210 @@
 //! Both ends of one connection on this node.
 //!
 //! On loopback the receiver's event comes before the sender's for a RST that its owner sends by itself, and after it
-//! for an answer. So either may wait. They are paired by sequence numbers, which survive address translation.
+//! for an answer. So either waits. They are paired by sequence numbers, which survive address translation.
 
-use std::collections::VecDeque;
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
 
-use super::{Diagnosed, cause::Cause};
-use crate::event::{Endpoint, Event, What, party::Owner};
+use super::cause::Cause;
+use crate::event::{Event, What, party::Owner};
 
-/// How long a received reset waits for its sender, nanoseconds. It takes microseconds; a virtual CPU that loses its core
-/// in between can take many milliseconds.
+/// How long an end waits for the other, nanoseconds. It takes microseconds; a virtual CPU that loses its core in between
+/// can take many milliseconds.
 pub const PATIENCE_NS: u64 = 100_000_000;
-/// How many of each end are kept.
+/// How many of each end may wait. In a storm the oldest waits no longer than there is room.
 const MOST: usize = 8192;
 
-/// What the end that sent a reset did.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sent {
-    /// Sequence numbers as the receiving end has them: the next it expects and the next it sends.
-    receiver_expects: u32,
-    receiver_sends: u32,
-    ends: (Endpoint, Endpoint),
-    boot_ns: u64,
-    /// Why it did.
-    pub cause: Cause,
-    /// Its process, if known.
-    pub process: Option<String>,
+/// What the two ends of one reset are found by: sequence numbers as the receiving end has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbers {
+    /// The next it expects; 0 of a connect, whose SYN acknowledges nothing.
+    expects: u32,
+    /// The next it sends.
+    sends: u32,
 }
 
-impl Sent {
-    /// The sender's side of a diagnosed reset; `None` if its sequence numbers are not known.
-    #[must_use]
-    pub fn of(diagnosed: &Diagnosed) -> Option<Self> {
-        let facts = &diagnosed.event.facts;
-        let (receiver_expects, receiver_sends) = match (&facts.segment, &facts.sequence) {
+impl Numbers {
+    /// Of the end that sends the reset.
+    fn of_sender(event: &Event) -> Option<Self> {
+        match (&event.facts.segment, &event.facts.sequence) {
             // What it answers was sent by the receiver: it ends where the receiver goes on.
             (Some(segment), _) => {
                 let occupied = |flag: &str| u32::from(segment.flags.split(',').any(|name| name == flag));
                 let length = segment.payload_bytes + occupied("SYN") + occupied("FIN");
-                (segment.acknowledgement, segment.sequence.wrapping_add(length))
+                Some(Self { expects: segment.acknowledgement, sends: segment.sequence.wrapping_add(length) })
             }
-            (None, Some(sequence)) => (sequence.send_next, sequence.receive_next),
-            (None, None) => return None,
-        };
-        Some(Self {
-            receiver_expects,
-            receiver_sends,
-            ends: (diagnosed.event.local, diagnosed.event.peer),
-            boot_ns: diagnosed.event.boot_ns,
-            cause: diagnosed.cause.clone(),
-            process: diagnosed.owner.process.as_ref().map(|process| process.comm.clone()),
-        })
+            (None, Some(sequence)) => Some(Self { expects: sequence.send_next, sends: sequence.receive_next }),
+            (None, None) => None,
+        }
+    }
+
+    /// Of the end that receives it.
+    fn of_receiver(event: &Event) -> Option<Self> {
+        let sequence = event.facts.sequence.as_ref()?;
+        let expects = if matches!(event.what, What::ConnectFailed(_)) { 0 } else { sequence.receive_next };
+        Some(Self { expects, sends: sequence.send_next })
+    }
+
+    /// Of any event about a connection.
+    fn of(event: &Event) -> Option<Self> {
+        if event.what == What::ResetSent { Self::of_sender(event) } else { Self::of_receiver(event) }
+    }
+
+    /// The number that both ends certainly share. What the receiver sends next does not: it may have sent more since the
+    /// segment that was answered.
+    const fn shared(self) -> u32 {
+        if self.expects == 0 { self.sends } else { self.expects }
     }
 }
 
-impl Sent {
-    /// Whether `event` is the other end of this reset.
-    fn fits(&self, event: &Event) -> bool {
-        let Some(sequence) = &event.facts.sequence else { return false };
-        // A connect has received nothing yet, and its SYN acknowledges nothing.
-        let expects = if matches!(event.what, What::ConnectFailed(_)) { 0 } else { sequence.receive_next };
-        // The receiver may have sent more since the segment that was answered; then the addresses have to agree.
-        self.receiver_expects == expects
-            && (self.receiver_sends == sequence.send_next || self.ends == (event.peer, event.local))
-            && self.boot_ns.abs_diff(event.boot_ns) <= PATIENCE_NS
+/// A name for the connection of an event, the same for both of its ends, on two nodes as well unless addresses are
+/// translated between them: 16 hexadecimal digits. Nothing can be read from it.
+#[must_use]
+pub fn connection_id(event: &Event) -> Option<String> {
+    let number = Numbers::of(event)?.shared();
+    let octets = |ip: IpAddr| match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    };
+    let mut ends = [event.local, event.peer].map(|end| (octets(end.ip), end.port.unwrap_or(0)));
+    ends.sort_unstable();
+    // FNV-1a, 64 bits: the same on every machine and in every version.
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut feed = |bytes: &[u8]| {
+        for byte in bytes {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    for (octets, port) in ends {
+        feed(&octets);
+        feed(&port.to_be_bytes());
     }
+    feed(&number.to_be_bytes());
+    Some(format!("{hash:016x}"))
+}
+
+/// One end that waits for the other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct End {
+    /// What happened there.
+    pub event: Event,
+    /// Whose it is.
+    pub owner: Owner,
+    /// Why, of the end that sent the reset: judged when it came, so that what its process went through before is fresh.
+    pub cause: Option<Cause>,
+}
+
+/// Both ends of one reset.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pair {
+    /// The end that sent it.
+    pub sender: End,
+    /// The end that received it.
+    pub receiver: End,
 }
 
 /// Ends that look for each other.
 #[derive(Debug, Default)]
 pub struct Join {
-    waiting: VecDeque<(Event, Owner)>,
-    /// Those of the last [`PATIENCE_NS`], oldest first.
-    senders: VecDeque<Sent>,
+    receivers: Waiting,
+    senders: Waiting,
 }
 
 impl Join {
-    /// Takes the receiving end: returns it with its sender if that came first. Else it waits;
-    /// [`sent`](Self::sent) or [`expired`](Self::expired) will return it.
-    pub fn received(&mut self, event: Event, owner: Owner) -> Option<(Event, Owner, Sent)> {
-        let Some(sender) = self.senders.iter().rev().find(|sender| sender.fits(&event)) else {
-            self.waiting.push_back((event, owner));
-            return None;
-        };
-        let sender = sender.clone();
-        Some((event, owner, sender))
+    /// Takes the receiving end: with its sender if that came first, else it waits.
+    pub fn received(&mut self, receiver: End) -> Option<Pair> {
+        match self.senders.take(&receiver, |sender| is_one_reset(&sender.event, &receiver.event)) {
+            Some(sender) => Some(Pair { sender, receiver }),
+            None => self.receivers.push(receiver),
+        }
     }
 
-    /// Takes the sending end; returns the receiving one if that waits for it.
-    pub fn sent(&mut self, sender: &Sent) -> Option<(Event, Owner)> {
-        let fresh = |old: &Sent| sender.boot_ns.saturating_sub(old.boot_ns) <= PATIENCE_NS;
-        while self.senders.len() == MOST || self.senders.front().is_some_and(|oldest| !fresh(oldest)) {
-            self.senders.pop_front();
+    /// Takes the sending end: with its receiver if that came first, else it waits.
+    pub fn sent(&mut self, sender: End) -> Option<Pair> {
+        match self.receivers.take(&sender, |receiver| is_one_reset(&sender.event, &receiver.event)) {
+            Some(receiver) => Some(Pair { sender, receiver }),
+            None => self.senders.push(sender),
         }
-        if let Some(index) = self.waiting.iter().position(|(event, _)| sender.fits(event)) {
-            return self.waiting.remove(index);
+    }
+
+    /// The end that waits for this reset's sender, if it came first.
+    #[must_use]
+    pub fn receiver(&self, sender: &Event) -> Option<&Event> {
+        self.receivers.find(sender, |receiver| is_one_reset(sender, &receiver.event)).map(|(_, end)| &end.event)
+    }
+
+    /// The next end that has waited in vain at `boot_ns`.
+    pub fn expired(&mut self, boot_ns: u64) -> Option<End> {
+        self.senders.expired(boot_ns).or_else(|| self.receivers.expired(boot_ns))
+    }
+}
+
+/// Whether the two events are both ends of the same reset.
+fn is_one_reset(sender: &Event, receiver: &Event) -> bool {
+    let (Some(ours), Some(theirs)) = (Numbers::of_sender(sender), Numbers::of_receiver(receiver)) else { return false };
+    // The receiver may have sent more since the segment that was answered; then the addresses have to agree.
+    ours.expects == theirs.expects
+        && (ours.sends == theirs.sends || (sender.local, sender.peer) == (receiver.peer, receiver.local))
+        && sender.boot_ns.abs_diff(receiver.boot_ns) <= PATIENCE_NS
+}
+
+/// Ends of one kind by the order in which they came, and by the number that both ends share.
+#[derive(Debug, Default)]
+struct Waiting {
+    next: u64,
+    ends: BTreeMap<u64, End>,
+    by_number: HashMap<u32, Vec<u64>>,
+}
+
+impl Waiting {
+    /// Always `None`: nothing was found, and the end waits.
+    fn push<T>(&mut self, end: End) -> Option<T> {
+        if let Some(number) = shared_number(&end.event) {
+            self.by_number.entry(number).or_default().push(self.next);
         }
-        self.senders.push_back(sender.clone());
+        self.ends.insert(self.next, end);
+        self.next += 1;
         None
     }
 
-    /// The next receiving end that has waited in vain at `boot_ns`.
-    pub fn expired(&mut self, boot_ns: u64) -> Option<(Event, Owner)> {
-        let (first, _) = self.waiting.front()?;
-        // In a storm the oldest wait no longer than there is room.
-        if self.waiting.len() <= MOST && boot_ns.saturating_sub(first.boot_ns) < PATIENCE_NS {
-            return None;
-        }
-        self.waiting.pop_front()
+    fn find(&self, other: &Event, fits: impl Fn(&End) -> bool) -> Option<(u64, &End)> {
+        let candidates = self.by_number.get(&shared_number(other)?)?;
+        let ends = candidates.iter().rev().filter_map(|place| Some((*place, self.ends.get(place)?)));
+        ends.into_iter().find(|(_, end)| fits(end))
     }
 
-    /// Whether anything waits.
-    #[must_use]
-    pub fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+    fn take(&mut self, other: &End, fits: impl Fn(&End) -> bool) -> Option<End> {
+        let (place, _) = self.find(&other.event, fits)?;
+        self.remove(place)
     }
+
+    fn remove(&mut self, place: u64) -> Option<End> {
+        let end = self.ends.remove(&place)?;
+        if let Some(number) = shared_number(&end.event)
+            && let Some(places) = self.by_number.get_mut(&number)
+        {
+            places.retain(|other| *other != place);
+            if places.is_empty() {
+                self.by_number.remove(&number);
+            }
+        }
+        Some(end)
+    }
+
+    fn expired(&mut self, boot_ns: u64) -> Option<End> {
+        let (&place, first) = self.ends.first_key_value()?;
+        if self.ends.len() <= MOST && boot_ns.saturating_sub(first.event.boot_ns) < PATIENCE_NS {
+            return None;
+        }
+        self.remove(place)
+    }
+}
+
+fn shared_number(event: &Event) -> Option<u32> {
+    Numbers::of(event).map(Numbers::shared)
 }
 
 /// Whether the peer's address is certainly this node's own, so that a sender of this node's kernel would have been seen.
@@ -134,17 +224,14 @@ mod tests {
     };
 
     use super::*;
-    use crate::{
-        diagnosis::{cause::Confidence, code::Code},
-        event::decode::Decoder,
-    };
+    use crate::event::decode::Decoder;
 
     fn decode(record: &Record) -> Event {
         let mut locations = Settings::EMPTY.locations;
         for (index, place) in locations.iter_mut().enumerate().take(MEMBERS.len()) {
             *place = Location::new(index as u32 * 8, 0).unwrap();
         }
-        Decoder { hz: 250, locations, reasons: std::collections::HashMap::new() }.decode(record, 0)
+        Decoder { hz: 250, locations, reasons: HashMap::new() }.decode(record, 0)
     }
 
     fn end(what: u8, send_next: u32, receive_next: u32, boot_ns: u64) -> Record {
@@ -161,44 +248,88 @@ mod tests {
         record
     }
 
-    fn sender(record: &Record) -> Sent {
-        let cause = Cause::new(Code::LingerZeroClose, Confidence::Certain, "closed", "see");
-        Sent::of(&Diagnosed { event: decode(record), owner: Owner::default(), cause }).unwrap()
+    impl Join {
+        fn is_waiting(&self) -> bool {
+            !self.receivers.ends.is_empty() || !self.senders.ends.is_empty()
+        }
+    }
+
+    fn of(record: &Record) -> End {
+        End { event: decode(record), owner: Owner::default(), cause: None }
     }
 
     #[test]
     fn ends_find_each_other_in_either_order() {
-        let sent = sender(&end(kind::RESET_SENT, 7, 9, 100));
-        let received = decode(&end(kind::RESET_RECEIVED, 9, 7, 90));
+        let sent = of(&end(kind::RESET_SENT, 7, 9, 100));
+        let received = of(&end(kind::RESET_RECEIVED, 9, 7, 90));
+        let whole = Some(Pair { sender: sent.clone(), receiver: received.clone() });
         let mut join = Join::default();
-        assert!(join.received(received.clone(), Owner::default()).is_none());
-        assert!(join.sent(&sent).is_some());
+        assert!(join.received(received.clone()).is_none());
+        assert_eq!(join.receiver(&sent.event), Some(&received.event));
+        assert_eq!(join.sent(sent.clone()), whole);
         assert!(!join.is_waiting());
 
-        assert!(join.sent(&sent).is_none());
-        assert!(join.received(received, Owner::default()).is_some());
+        assert!(join.sent(sent).is_none());
+        assert_eq!(join.received(received), whole);
+        assert!(!join.is_waiting());
     }
 
     #[test]
     fn other_numbers_are_another_connection() {
         let mut join = Join::default();
-        assert!(join.received(decode(&end(kind::RESET_RECEIVED, 9, 8, 90)), Owner::default()).is_none());
-        assert!(join.sent(&sender(&end(kind::RESET_SENT, 7, 9, 100))).is_none());
+        assert!(join.received(of(&end(kind::RESET_RECEIVED, 9, 8, 90))).is_none());
+        assert!(join.sent(of(&end(kind::RESET_SENT, 7, 9, 100))).is_none());
         assert!(join.expired(90 + PATIENCE_NS - 1).is_none());
-        assert!(join.expired(90 + PATIENCE_NS).is_some());
+        assert_eq!(join.expired(90 + PATIENCE_NS).unwrap().event.what, What::ResetReceived);
+        assert_eq!(join.expired(100 + PATIENCE_NS).unwrap().event.what, What::ResetSent);
+        assert!(!join.is_waiting());
     }
 
     #[test]
     fn an_old_sender_is_not_taken_for_a_new_ones() {
         let mut join = Join::default();
-        assert!(join.sent(&sender(&end(kind::RESET_SENT, 7, 9, 100))).is_none());
-        let late = decode(&end(kind::RESET_RECEIVED, 9, 7, 101 + PATIENCE_NS));
-        assert!(join.received(late, Owner::default()).is_none());
+        assert!(join.sent(of(&end(kind::RESET_SENT, 7, 9, 100))).is_none());
+        assert!(join.received(of(&end(kind::RESET_RECEIVED, 9, 7, 101 + PATIENCE_NS))).is_none());
+    }
+
+    /// A storm of answers: each leaves as soon as there are too many, oldest first, and the index keeps nothing of it.
+    #[test]
+    fn what_waits_is_bounded() {
+        let mut join = Join::default();
+        let more = MOST as u32 + 3;
+        for number in 1..=more {
+            assert!(join.sent(of(&end(kind::RESET_SENT, number, 1, 100))).is_none());
+        }
+        let left: Vec<u32> =
+            std::iter::from_fn(|| join.expired(100)).map(|end| end.event.facts.sequence.unwrap().send_next).collect();
+        assert_eq!(left, [1, 2, 3]);
+        while join.expired(u64::MAX).is_some() {}
+        assert!(join.senders.by_number.is_empty() && !join.is_waiting());
+    }
+
+    /// Ten thousand connections at once, the receivers in any order.
+    #[test]
+    fn many_find_each_their_own() {
+        let mut join = Join::default();
+        for number in 1..=8000_u32 {
+            assert!(join.received(of(&end(kind::RESET_RECEIVED, number, number.wrapping_mul(31), 90))).is_none());
+        }
+        for number in (1..=8000_u32).rev() {
+            let pair = join.sent(of(&end(kind::RESET_SENT, number.wrapping_mul(31), number, 100))).unwrap();
+            assert_eq!(pair.receiver.event.facts.sequence.unwrap().send_next, number);
+        }
     }
 
     /// The first of two segments in flight is answered; the receiver has sent more since.
     #[test]
     fn an_answer_to_an_earlier_segment_is_found_by_its_addresses() {
+        let (answer, receiver) = answered_early();
+        let mut join = Join::default();
+        assert!(join.sent(of(&answer)).is_none());
+        assert!(join.received(of(&receiver)).is_some());
+    }
+
+    fn answered_early() -> (Record, Record) {
         let (client, server) = (mapped(1), mapped(2));
         let mut answer = end(kind::RESET_ANSWERED, 0, 0, 100);
         answer.flags = flag::SEGMENT;
@@ -206,8 +337,20 @@ mod tests {
         answer.segment = Segment { sequence: 50, acknowledgement: 7, payload: 10, ..Segment::default() };
         let mut receiver = end(kind::RESET_RECEIVED, 80, 7, 110);
         receiver.tuple = Tuple { local: client, peer: server, local_port: 40000, peer_port: 80, netns: 2 };
-        let mut join = Join::default();
-        assert!(join.sent(&sender(&answer)).is_none());
-        assert!(join.received(decode(&receiver), Owner::default()).is_some());
+        (answer, receiver)
+    }
+
+    #[test]
+    fn both_ends_have_one_name_and_another_connection_has_another() {
+        let (answer, receiver) = answered_early();
+        let id = connection_id(&decode(&answer)).unwrap();
+        assert_eq!(connection_id(&decode(&receiver)), Some(id.clone()));
+        assert_eq!(id, "f53ddc39857e7597", "the same in every version");
+        let mut other = receiver;
+        other.facts.receive_next += 1;
+        assert_ne!(connection_id(&decode(&other)).unwrap(), id);
+        other = receiver;
+        other.tuple.local_port += 1;
+        assert_ne!(connection_id(&decode(&other)).unwrap(), id);
     }
 }

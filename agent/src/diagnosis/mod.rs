@@ -6,8 +6,8 @@
 //! * [`recent`]: what a process went through just before, which ties a proxy's two sides together;
 //! * [`limits`]: idle limits learned from quiet closes; [`timeouts`]: those that products document.
 //!
-//! An event leaves at once, except a reset or refusal that was *received*: it waits up to [`join::PATIENCE_NS`] for the
-//! end that sent it, which knows more.
+//! A connect that failed by itself and a timeout leave at once. Each end of a reset waits up to [`join::PATIENCE_NS`] for
+//! the other, which may be on this node, too: the sender knows more, and each names the other.
 
 pub mod cause;
 pub mod code;
@@ -21,7 +21,8 @@ use crate::event::{Event, What, party::Owner};
 
 use self::{
     cause::Cause,
-    join::{Join, Sent},
+    code::Code,
+    join::{End, Join, Pair, connection_id},
     limits::Limits,
     recent::Recent,
     timeouts::Timeouts,
@@ -36,6 +37,46 @@ pub struct Diagnosed {
     pub owner: Owner,
     /// Why.
     pub cause: Cause,
+    /// The other end, if it is on this node and was seen as well.
+    pub other: Option<Box<OtherEnd>>,
+    /// See [`connection_id`].
+    pub connection: Option<String>,
+}
+
+/// The other end of a connection, as a line about this one tells it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OtherEnd {
+    /// What happened there.
+    pub event: Event,
+    /// Whose it is.
+    pub owner: Owner,
+    /// Why, as that end's own line says it.
+    pub code: Code,
+}
+
+impl OtherEnd {
+    fn of(diagnosed: &Diagnosed) -> Box<Self> {
+        let Diagnosed { event, owner, cause, .. } = diagnosed;
+        Box::new(Self { event: event.clone(), owner: owner.clone(), code: cause.code })
+    }
+}
+
+/// What the end that sent a reset did, for judging the one that received it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sent {
+    /// Why it did.
+    pub cause: Cause,
+    /// Its process, if known.
+    pub process: Option<String>,
+}
+
+impl Sent {
+    /// The sender's side of a diagnosed reset.
+    #[must_use]
+    pub fn of(diagnosed: &Diagnosed) -> Self {
+        let process = diagnosed.owner.process.as_ref().map(|process| process.comm.clone());
+        Self { cause: diagnosed.cause.clone(), process }
+    }
 }
 
 /// What the rules may ask beyond the event itself.
@@ -50,8 +91,18 @@ pub struct Context<'a> {
     pub timeouts: &'a Timeouts,
     /// The end that sent the reset is on this node, and this is what it did.
     pub sender: Option<&'a Sent>,
+    /// The end that receives the reset which this one sent is on this node.
+    pub receiver: Option<&'a Event>,
     /// Nobody on this node sent it, although the peer's address is this node's own.
     pub sender_missing: bool,
+}
+
+/// The other end of the connection, as far as it is on this node.
+#[derive(Default)]
+struct Other<'a> {
+    sender: Option<&'a Sent>,
+    receiver: Option<&'a Event>,
+    missing: bool,
 }
 
 /// The stage.
@@ -74,30 +125,30 @@ impl Diagnosis {
     /// Takes an event; appends to `out` what is settled by it.
     pub fn take(&mut self, event: Event, owner: Owner, out: &mut Vec<Diagnosed>) {
         self.recent.note(&event);
-        match event.what {
+        let pair = match event.what {
             What::ResetReceived | What::ConnectFailed(crate::event::ConnectFailure::Refused) => {
-                if let Some((event, owner, sender)) = self.join.received(event, owner) {
-                    out.push(self.judge(event, owner, Some(&sender), false));
-                }
+                self.join.received(End { event, owner, cause: None })
             }
             What::ResetSent => {
-                let diagnosed = self.judge(event, owner, None, false);
-                let sender = Sent::of(&diagnosed);
-                let waiting = sender.as_ref().and_then(|sender| self.join.sent(sender));
-                out.push(diagnosed);
-                if let (Some((event, owner)), Some(sender)) = (waiting, sender) {
-                    out.push(self.judge(event, owner, Some(&sender), false));
-                }
+                let cause = Some(self.judge(&event, &owner, Other::default()));
+                self.join.sent(End { event, owner, cause })
             }
-            What::ConnectFailed(_) | What::TimedOut => out.push(self.judge(event, owner, None, false)),
+            What::ConnectFailed(_) | What::TimedOut => {
+                out.push(self.alone(End { event, owner, cause: None }, false));
+                None
+            }
+        };
+        if let Some(pair) = pair {
+            out.extend(self.both(pair));
         }
     }
 
     /// Appends to `out` what has waited long enough at `boot_ns`.
     pub fn expire(&mut self, boot_ns: u64, out: &mut Vec<Diagnosed>) {
-        while let Some((event, owner)) = self.join.expired(boot_ns) {
-            let missing = self.sees_every_sender && join::is_own_address(&event);
-            out.push(self.judge(event, owner, None, missing));
+        while let Some(end) = self.join.expired(boot_ns) {
+            let missing =
+                end.event.what != What::ResetSent && self.sees_every_sender && join::is_own_address(&end.event);
+            out.push(self.alone(end, missing));
         }
     }
 
@@ -106,22 +157,47 @@ impl Diagnosis {
         self.expire(u64::MAX, out);
     }
 
-    /// Whether anything waits.
-    #[must_use]
-    pub fn is_waiting(&self) -> bool {
-        self.join.is_waiting()
+    /// An end whose other end is elsewhere, or was not seen.
+    fn alone(&self, end: End, sender_missing: bool) -> Diagnosed {
+        let cause = match end.cause {
+            Some(cause) => cause,
+            None => self.judge(&end.event, &end.owner, Other { missing: sender_missing, ..Other::default() }),
+        };
+        let connection = connection_id(&end.event);
+        Diagnosed { event: end.event, owner: end.owner, cause, other: None, connection }
     }
 
-    fn judge(&self, event: Event, owner: Owner, sender: Option<&Sent>, sender_missing: bool) -> Diagnosed {
+    /// Both ends; the sender first, because the receiver mostly has its cause.
+    fn both(&self, Pair { sender, receiver }: Pair) -> [Diagnosed; 2] {
+        let cause =
+            self.judge(&sender.event, &sender.owner, Other { receiver: Some(&receiver.event), ..Other::default() });
+        // Where addresses are translated the ends would find different names.
+        let connection = connection_id(&sender.event);
+        let mut sender =
+            Diagnosed { event: sender.event, owner: sender.owner, cause, other: None, connection: connection.clone() };
+        let sent = Sent::of(&sender);
+        let cause = self.judge(&receiver.event, &receiver.owner, Other { sender: Some(&sent), ..Other::default() });
+        let receiver = Diagnosed {
+            event: receiver.event,
+            owner: receiver.owner,
+            cause,
+            other: Some(OtherEnd::of(&sender)),
+            connection,
+        };
+        sender.other = Some(OtherEnd::of(&receiver));
+        [sender, receiver]
+    }
+
+    fn judge(&self, event: &Event, owner: &Owner, other: Other<'_>) -> Cause {
         let context = Context {
             process: owner.process.as_ref().map(|process| process.comm.as_str()),
             recent: &self.recent,
             limits: self.limits.as_ref(),
             timeouts: &self.timeouts,
-            sender,
-            sender_missing,
+            sender: other.sender,
+            receiver: other.receiver,
+            sender_missing: other.missing,
         };
-        let cause = rules::judge(&event, &context);
-        Diagnosed { event, owner, cause }
+        rules::judge(event, &context)
     }
 }

@@ -41,6 +41,8 @@ pub struct Line<C> {
     local: Party,
     peer: Party,
     #[serde(skip_serializing_if = "Option::is_none")]
+    connection: Option<Connection>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     facts: Option<Facts>,
 }
 
@@ -50,6 +52,45 @@ struct Reset {
     socket: Socket,
     #[serde(skip_serializing_if = "Option::is_none")]
     kernel_reason: Option<String>,
+}
+
+/// What both ends of a connection have in common.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Connection {
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    other_end: Option<OtherEnd>,
+}
+
+/// What happened at the other end; who it belongs to is said of the peer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct OtherEnd {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    direction: Option<&'static str>,
+    cause: &'static str,
+    role: Role,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_ms: Option<Millis>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle_ms: Option<Millis>,
+    ip: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+}
+
+/// The other end of an event's connection, on this node.
+#[derive(Clone, Copy, Debug)]
+pub struct Twin<'a> {
+    /// What happened there.
+    pub event: &'a Event,
+    /// Whose it is.
+    pub owner: &'a Owner,
+    /// The name of its cause.
+    pub cause: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -72,14 +113,14 @@ struct Party {
 }
 
 impl<C: Serialize> Line<C> {
-    /// The line of an event whose local end belongs to `owner` and that `cause` explains; with the facts behind it if `with_facts`.
+    /// The line of an event whose local end belongs to `owner` and that `cause` explains.
     #[must_use]
-    pub fn new(event: &Event, owner: &Owner, cause: C, node: Option<&str>, with_facts: bool) -> Self {
+    pub fn new(event: &Event, owner: &Owner, cause: C) -> Self {
         Self {
             schema: SCHEMA,
             time: rfc3339(event.time),
             kind: kind(event.what),
-            node: node.map(str::to_owned),
+            node: None,
             reset: reset(event),
             cause,
             role: event.role,
@@ -88,17 +129,44 @@ impl<C: Serialize> Line<C> {
             idle_ms: event.idle.either(),
             idle: (event.idle != Idle::default()).then_some(event.idle),
             tcp: (event.tcp != Tcp::default()).then(|| event.tcp.clone()),
-            local: Party {
-                process: owner.process.clone(),
-                container: owner.container.clone(),
-                pod: owner.pod.clone(),
-                cgroup: owner.cgroup.clone(),
-                netns: event.netns,
-                ..party(&event.local)
-            },
-            peer: Party { scope: Some(scope(event.peer.ip)), ..party(&event.peer) },
-            facts: with_facts.then(|| event.facts.clone()),
+            local: party(&event.local, Some(owner), event.netns),
+            peer: Party { scope: Some(scope(event.peer.ip)), ..party(&event.peer, None, None) },
+            connection: None,
+            facts: None,
         }
+    }
+
+    /// Names the node.
+    #[must_use]
+    pub fn on_node(self, node: Option<&str>) -> Self {
+        Self { node: node.map(str::to_owned), ..self }
+    }
+
+    /// Adds the facts behind it.
+    #[must_use]
+    pub fn with_facts(self, event: &Event) -> Self {
+        Self { facts: Some(event.facts.clone()), ..self }
+    }
+
+    /// Names the connection, and whose the other end is if that is on this node.
+    #[must_use]
+    pub fn of_connection(self, id: &str, event: &Event, twin: Option<Twin<'_>>) -> Self {
+        let peer = match twin {
+            Some(twin) => Party { scope: self.peer.scope, ..party(&event.peer, Some(twin.owner), twin.event.netns) },
+            None => self.peer,
+        };
+        let other_end = twin.map(|Twin { event, cause, .. }| OtherEnd {
+            kind: kind(event.what),
+            direction: direction(event.what),
+            cause,
+            role: event.role,
+            state: event.tcp.state,
+            age_ms: event.age.map(|age| age.millis),
+            idle_ms: event.idle.either(),
+            ip: event.local.ip.to_string(),
+            port: event.local.port,
+        });
+        Self { peer, connection: Some(Connection { id: id.to_owned(), other_end }), ..self }
     }
 }
 
@@ -119,23 +187,28 @@ pub fn rfc3339(time: jiff::Timestamp) -> String {
 }
 
 fn reset(event: &Event) -> Option<Reset> {
-    let direction = match event.what {
-        What::ResetReceived | What::ConnectFailed(super::ConnectFailure::Refused) => "received",
-        What::ResetSent => "sent",
-        What::ConnectFailed(_) | What::TimedOut => return None,
-    };
+    let direction = direction(event.what)?;
     Some(Reset { direction, socket: event.socket, kernel_reason: event.kernel_reason.clone() })
 }
 
-fn party(endpoint: &Endpoint) -> Party {
+const fn direction(what: What) -> Option<&'static str> {
+    match what {
+        What::ResetReceived | What::ConnectFailed(super::ConnectFailure::Refused) => Some("received"),
+        What::ResetSent => Some("sent"),
+        What::ConnectFailed(_) | What::TimedOut => None,
+    }
+}
+
+fn party(endpoint: &Endpoint, owner: Option<&Owner>, netns: Option<u32>) -> Party {
+    let owner = owner.cloned().unwrap_or_default();
     Party {
         ip: endpoint.ip.to_string(),
         port: endpoint.port,
         scope: None,
-        process: None,
-        container: None,
-        pod: None,
-        cgroup: None,
-        netns: None,
+        process: owner.process,
+        container: owner.container,
+        pod: owner.pod,
+        cgroup: owner.cgroup,
+        netns,
     }
 }

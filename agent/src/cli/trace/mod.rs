@@ -35,11 +35,13 @@ use crate::{
     attribution::{AttributionConfig, Attributor},
     diagnosis::{
         Diagnosis,
+        join::PATIENCE_NS,
         limits::{Limits, NoLimits},
         timeouts::Timeouts,
     },
     event::{Millis, decode::Decoder},
     kernel::{
+        clock,
         instance::Instance,
         preflight::{self, Found, Status},
         tracer::{self, LOSS_INTERVAL, Options, Tracer},
@@ -54,6 +56,10 @@ use crate::{
 const QUEUE: usize = 65_536;
 /// Records taken from the ring buffer at once.
 const BATCH: usize = 1024;
+
+/// How long after the last record the pipeline is told that there are no more: until then one may be waiting for its
+/// other end.
+const QUIET: Duration = Duration::from_nanos(PATIENCE_NS + 1_000_000);
 
 /// Runs `trace`.
 ///
@@ -150,11 +156,20 @@ async fn trace(
     tokio::pin!(end);
     let mut losses = interval(LOSS_INTERVAL);
     let mut hangup = interval(Duration::from_millis(200));
+    let quiet = sleep(Duration::ZERO);
+    tokio::pin!(quiet);
+    let mut tells_quiet = false;
     loop {
         tokio::select! {
             read = tracer.read(BATCH, &mut reader.records) => {
                 read.context("reading the ring buffer")?;
                 reader.pass_on();
+                quiet.as_mut().reset(tokio::time::Instant::now() + QUIET);
+                tells_quiet = true;
+            }
+            () = &mut quiet, if tells_quiet => {
+                tells_quiet = !reader.caught_up(&mut tracer);
+                quiet.as_mut().reset(tokio::time::Instant::now() + QUIET);
             }
             _ = losses.tick() => reader.losses(&mut tracer)?,
             _ = hangup.tick() => if reader_is_gone(io::stdout().as_fd()) { break },
@@ -192,6 +207,14 @@ impl Reader {
                 self.dropped += 1;
             }
         }
+    }
+
+    /// Says that everything up to now was read; false if there was no room to say so.
+    fn caught_up(&mut self, tracer: &mut Tracer) -> bool {
+        let now = clock::boot_ns();
+        tracer.read_rest(&mut self.records);
+        self.pass_on();
+        !matches!(self.queue.try_send(Message::CaughtUp(now)), Err(TrySendError::Full(_)))
     }
 
     fn losses(&mut self, tracer: &mut Tracer) -> Result<()> {

@@ -30,6 +30,8 @@ use crate::{
 pub enum Message {
     /// A record of the ring buffer.
     Record(Bytes),
+    /// Everything that happened before this moment (CLOCK_BOOTTIME, nanoseconds) was sent.
+    CaughtUp(u64),
     /// Something was lost.
     Loss(Loss),
 }
@@ -102,20 +104,26 @@ impl Pipeline {
         self.sink.agent(&start)?;
         self.sink.flush()?;
         let mut rescan = Instant::now();
+        // What waits for another record waits by the clock of the records: on a busy machine they arrive late, but still
+        // in order.
+        let mut now = 0;
         let (mut settled, mut diagnosed) = (Vec::new(), Vec::new());
         loop {
             let next = self.next(messages)?;
             let last = matches!(next, Taken::End);
             match next {
                 Taken::Message(Message::Record(bytes)) => match Record::from_bytes(&bytes) {
-                    Some(record) => self.settle.take(record, &mut settled),
+                    Some(record) => {
+                        now = now.max(record.boot_ns);
+                        self.settle.take(record, &mut settled);
+                    }
                     None => self.loss(&Loss { cause: "record_malformed", count: 1, by_cpu: BTreeMap::new() })?,
                 },
+                Taken::Message(Message::CaughtUp(boot_ns)) => now = now.max(boot_ns),
                 Taken::Message(Message::Loss(loss)) => self.loss(&loss)?,
                 Taken::Nothing => {}
                 Taken::End => self.settle.finish(&mut settled),
             }
-            let now = clock::boot_ns();
             self.settle.expire(now, &mut settled);
             for record in settled.drain(..) {
                 let (event, owner) = self.typed(&record);
@@ -147,12 +155,7 @@ impl Pipeline {
             return Ok(Taken::Message(message));
         }
         self.sink.flush()?;
-        let wait = if self.settle.is_waiting() || self.diagnosis.is_waiting() {
-            Duration::from_millis(20)
-        } else {
-            Duration::from_millis(500)
-        };
-        Ok(match messages.recv_timeout(wait) {
+        Ok(match messages.recv_timeout(Duration::from_millis(500)) {
             Ok(message) => Taken::Message(message),
             Err(RecvTimeoutError::Timeout) => Taken::Nothing,
             Err(RecvTimeoutError::Disconnected) => Taken::End,

@@ -52,6 +52,7 @@ fn judged(change: impl FnOnce(&mut Record)) -> Cause {
             limits: &NoLimits,
             timeouts: &timeouts,
             sender: None,
+            receiver: None,
             sender_missing: false,
         },
     )

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     diagnosis::Diagnosed,
-    event::line::{Line, SCHEMA, rfc3339},
+    event::line::{Line, SCHEMA, Twin, rfc3339},
     kernel::losses::Loss,
     sinks::{AgentLine, Sink},
 };
@@ -71,8 +71,16 @@ impl<W: Write> JsonLines<W> {
 
 impl<W: Write> Sink for JsonLines<W> {
     fn event(&mut self, diagnosed: &Diagnosed) -> io::Result<()> {
-        let Diagnosed { event, owner, cause } = diagnosed;
-        let line = Line::new(event, owner, cause, self.node.as_deref(), self.with_facts);
+        let Diagnosed { event, owner, cause, other, connection } = diagnosed;
+        let mut line = Line::new(event, owner, cause).on_node(self.node.as_deref());
+        if let Some(id) = connection {
+            let twin =
+                other.as_ref().map(|other| Twin { event: &other.event, owner: &other.owner, cause: other.code.name() });
+            line = line.of_connection(id, event, twin);
+        }
+        if self.with_facts {
+            line = line.with_facts(event);
+        }
         self.line(&line)
     }
 

@@ -17,6 +17,8 @@ use crate::{
 pub struct Table<W: Write> {
     out: BufWriter<W>,
     colour: bool,
+    /// The connection of the last row, if it named both ends.
+    both_ends: Option<String>,
 }
 
 const RED: &str = "31";
@@ -27,7 +29,7 @@ const BOLD: &str = "1";
 impl<W: Write> Table<W> {
     /// Writes to `out`, with colour if asked for.
     pub fn new(out: W, colour: bool) -> Self {
-        Self { out: BufWriter::new(out), colour }
+        Self { out: BufWriter::new(out), colour, both_ends: None }
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
@@ -37,7 +39,13 @@ impl<W: Write> Table<W> {
 
 impl<W: Write> Sink for Table<W> {
     fn event(&mut self, diagnosed: &Diagnosed) -> io::Result<()> {
-        let Diagnosed { event, owner, cause } = diagnosed;
+        let Diagnosed { event, owner, cause, other, connection } = diagnosed;
+        // The row of the other end, right before, has both names.
+        if other.is_some() && connection.is_some() && *connection == self.both_ends {
+            self.both_ends = None;
+            return Ok(());
+        }
+        self.both_ends = if other.is_some() { connection.clone() } else { None };
         let (what, arrow, code) = match event.what {
             What::ResetReceived => ("received", "←", RED),
             What::ResetSent => ("sent", "→", YELLOW),
@@ -52,10 +60,10 @@ impl<W: Write> Sink for Table<W> {
         let ends = format!("{} {arrow} {}", event.local, event.peer);
         writeln!(
             self.out,
-            "{} {} {ends:<45} {:<28} {age:>9} {idle:>9} {:<11} {:<33} {}",
+            "{} {} {ends:<45} {:<34} {age:>9} {idle:>9} {:<11} {:<33} {}",
             time_of_day(event),
             self.paint(code, &format!("{what:<8}")),
-            who(owner),
+            names(owner, arrow, other.as_ref().map(|other| &other.owner)),
             event.tcp.state.unwrap_or(""),
             why(cause),
             reason::reason(event),
@@ -73,8 +81,8 @@ impl<W: Write> Sink for Table<W> {
             return Ok(());
         }
         let header = format!(
-            "{:<13} {:<8} {:<45} {:<28} {:>9} {:>9} {:<11} {:<33} {}",
-            "TIME (UTC)", "WHAT", "LOCAL ← → PEER", "POD OR PROCESS", "AGE", "IDLE", "STATE", "CAUSE", "SEEN"
+            "{:<13} {:<8} {:<45} {:<34} {:>9} {:>9} {:<11} {:<33} {}",
+            "TIME (UTC)", "WHAT", "LOCAL ← → PEER", "PODS OR PROCESSES", "AGE", "IDLE", "STATE", "CAUSE", "SEEN"
         );
         let header = self.paint(BOLD, &header);
         writeln!(self.out, "{header}")?;
@@ -96,6 +104,15 @@ fn time_of_day(event: &Event) -> String {
 fn why(cause: &Cause) -> String {
     let doubt = if cause.confidence == Confidence::Possible { "?" } else { "" };
     format!("{}{doubt}", cause.code.name())
+}
+
+/// Both ends, as far as they have names.
+fn names(local: &Owner, arrow: &str, other: Option<&Owner>) -> String {
+    match other.map(who) {
+        None => who(local),
+        Some(peer) if peer.is_empty() => who(local),
+        Some(peer) => format!("{} {arrow} {peer}", who(local)),
+    }
 }
 
 /// The best name there is: pod, process, container, cgroup. The root cgroup names nobody.

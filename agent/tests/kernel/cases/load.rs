@@ -51,7 +51,13 @@ fn ten_thousand() {
 
     let mut found: HashMap<(&str, u16), usize> = HashMap::new();
     let mut sequences = HashSet::new();
+    let mut connections: HashMap<&str, usize> = HashMap::new();
     for line in &lines {
+        *connections.entry(line["connection"]["id"].as_str().unwrap()).or_default() += 1;
+        assert!(
+            line["connection"]["other_end"].is_object() && line["peer"]["process"].is_object(),
+            "not joined: {line}"
+        );
         assert_eq!(line["age_is_minimum"], false, "{line}");
         let direction = line["reset"]["direction"].as_str().unwrap();
         let end = if direction == "sent" { "local" } else { "peer" };
@@ -64,6 +70,8 @@ fn ten_thousand() {
     let missing: Vec<_> = wanted.iter().filter(|(key, count)| found.get(*key) != Some(*count)).take(5).collect();
     assert!(missing.is_empty(), "{} of {} lines; e.g. {missing:?}", lines.len(), 2 * count);
     assert_eq!(lines.len(), 2 * count);
+    let alone = connections.iter().find(|(_, lines)| **lines != 2);
+    assert_eq!((connections.len(), alone), (count, None));
     let (rest, summary) = agent.stop();
     let lost: Vec<&Value> = rest.iter().filter(|line| line["type"] == "lost").collect();
     assert!(lost.is_empty(), "{lost:#?}");

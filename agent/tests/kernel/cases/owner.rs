@@ -29,6 +29,7 @@ pub const CASES: &[Case] = &[
     ("the_reader_of_an_accepted_connection_is_known_when_the_peer_resets_it", reader),
     ("the_acceptor_is_known_before_it_reads_where_the_kernel_shows_it", acceptor),
     ("the_process_of_a_connection_older_than_the_agent_is_found_by_its_open_files", older),
+    ("both_ends_of_a_connection_name_each_other", both_ends),
     ("cgroup_filter_takes_in_the_subtree_only", cgroup_filter),
 ];
 
@@ -217,6 +218,34 @@ fn older() {
     is(&received, "/facts/owner_from", "open");
     is(&received, "/role", "unknown");
     is(&received, "/age_is_minimum", true);
+}
+
+/// Two processes, two containers, one connection: each line has the whole story, whichever end was seen first.
+fn both_ends() {
+    let id = container_id(4);
+    let cgroup = Cgroup::make(&format!("system.slice/docker-{id}.scope"));
+    let netns = Netns::new();
+    let mut agent = Agent::start(&[]);
+    let (mut actor, client, port) = served(&netns, "webserver", Some(&cgroup));
+    let peer = client.local_addr().unwrap().port();
+    actor.tell("close");
+    let sent = agent.reset(&netns, "sent", port);
+    let received = agent.reset(&netns, "received", peer);
+    assert_eq!(sent["connection"]["id"], received["connection"]["id"], "{sent:#}");
+    for (line, other, own) in [(&sent, &received, "sent"), (&received, &sent, "received")] {
+        let twin = &line["connection"]["other_end"];
+        assert_ne!(twin["direction"], own, "{line:#}");
+        assert_eq!(twin["cause"], other["cause"]["code"], "{line:#}");
+        assert_eq!((&twin["role"], &twin["state"]), (&other["role"], &other["tcp"]["state"]), "{line:#}");
+        assert_eq!((&twin["ip"], &twin["port"]), (&line["peer"]["ip"], &line["peer"]["port"]), "{line:#}");
+        for key in ["process", "container", "cgroup", "netns"] {
+            assert_eq!(line["peer"][key], other["local"][key], "{key}: {line:#}");
+        }
+        is(line, "/peer/scope", "loopback");
+    }
+    is(&received, "/peer/process/pid", actor.pid());
+    is(&received, "/peer/container/id", id.as_str());
+    is(&sent, "/peer/process/pid", std::process::id());
 }
 
 fn cgroup_filter() {
