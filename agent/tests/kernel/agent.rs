@@ -110,6 +110,14 @@ impl Agent {
         }
     }
 
+    /// Drops every line that has come, after a look at its form. Fails if the agent has ended.
+    pub fn forget(&mut self) {
+        let ended = self.child.try_wait().expect("the agent can be waited for");
+        assert!(ended.is_none(), "the agent has ended: {ended:?}");
+        self.seen.clear();
+        while self.next(Duration::ZERO).is_some() {}
+    }
+
     /// Waits for a line that `wanted` accepts. Lines that came before stay available to later calls.
     pub fn wait(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         if let Some(index) = self.seen.iter().position(&wanted) {

@@ -31,7 +31,7 @@ fn black_hole(port: u16) -> SocketAddr {
 
 fn refused(family: Family) {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let port = netns.run(move || {
         let port = family.listen().local_addr().unwrap().port();
         TcpStream::connect(family.loopback(port)).unwrap_err();
@@ -59,7 +59,7 @@ fn refused(family: Family) {
 
 fn abandoned() {
     let (netns, _far) = Netns::with_black_hole();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let (began, socket) = Step::of(|| netns.run(|| connect_nonblocking(black_hole(4001))));
     sleep(Duration::from_millis(400));
     let (gave_up, ()) = Step::of(|| drop(socket));
@@ -79,7 +79,7 @@ fn abandoned() {
 
 fn abandoned_after_retransmit() {
     let (netns, _far) = Netns::with_black_hole();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let (began, socket) = Step::of(|| netns.run(|| connect_nonblocking(black_hole(4002))));
     sleep(Duration::from_millis(1500));
     let (gave_up, ()) = Step::of(|| drop(socket));
@@ -93,7 +93,7 @@ fn abandoned_after_retransmit() {
 fn kernel_timeout() {
     let (netns, _far) = Netns::with_black_hole();
     netns.sysctl("net.ipv4.tcp_syn_retries", "1");
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let began = Instant::now();
     let error = netns.run(|| TcpStream::connect(black_hole(4003)).unwrap_err());
     let elapsed = began.elapsed().as_secs_f64() * 1000.0;
@@ -123,7 +123,7 @@ fn icmp_error() {
     near_side.ip("route add default via 10.79.0.2");
     router.sysctl("net.ipv4.ip_forward", "1");
     router.ip("route add blackhole 203.0.113.0/24");
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let (began, socket) =
         Step::of(|| near_side.run(|| connect_nonblocking(SocketAddr::from(([203, 0, 113, 5], 4004)))));
     router.ip("route del blackhole 203.0.113.0/24");
@@ -150,7 +150,7 @@ fn late_syn_ack() {
     // The way back is slow: the answer meets a socket that is gone. No queueing discipline is needed for that: the far
     // side does not know where to send its SYN-ACK until we tell it.
     far_side.ip("neigh add 10.80.0.1 lladdr 02:00:00:00:00:07 dev far nud permanent");
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let (_began, socket) = Step::of(|| near_side.run(move || connect_nonblocking(address)));
     let port = socket.local_addr().unwrap().port();
     sleep(Duration::from_millis(200));

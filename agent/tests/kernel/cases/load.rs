@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    io::{ErrorKind, Read},
     time::{Duration, Instant},
 };
 
@@ -28,11 +29,13 @@ fn reset_many(netns: &Netns, count: usize) -> Vec<u16> {
         let mut ports = Vec::with_capacity(count);
         for _ in 0..count {
             let client = std::net::TcpStream::connect(address).unwrap();
-            let (server, _) = listener.accept().unwrap();
+            let (mut server, _) = listener.accept().unwrap();
             ports.push(client.local_addr().unwrap().port());
             linger_zero(&client);
             drop(client);
-            drop(server);
+            // A server that closes before the RST has come, as on a busy machine it can, sends a FIN that is answered by
+            // a second RST.
+            assert_eq!(server.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
         }
         ports
     })
