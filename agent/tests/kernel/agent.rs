@@ -22,8 +22,13 @@ use crate::{netns::Netns, schema};
 static SLOW: LazyLock<bool> = LazyLock::new(|| std::env::var_os("RSTSCOPE_SLOW_MACHINE").is_some());
 
 /// How long to wait for a line before the test fails.
-fn patience() -> Duration {
+pub fn patience() -> Duration {
     Duration::from_secs(if *SLOW { 60 } else { 20 })
+}
+
+/// A time in which this machine gets something short done for sure: five times as long on a slow one.
+pub fn at_leisure(time: Duration) -> Duration {
+    if *SLOW { time * 5 } else { time }
 }
 
 /// So many of what makes load: a fifth on a slow machine.

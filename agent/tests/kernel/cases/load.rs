@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     Case,
-    agent::{Agent, scaled},
+    agent::{Agent, at_leisure, patience, scaled},
     netns::Netns,
     sockets::{Family, linger_zero},
 };
@@ -85,7 +85,7 @@ fn what_does_not_fit_is_counted() {
     unsafe { libc::kill(agent.pid(), libc::SIGCONT) };
 
     // Other tests of this run share the machine: their events may be among the lost, so at least this many.
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + patience();
     let (mut resets, mut lost, mut by_cpu) = (0, 0, 0);
     while resets + lost < 2 * count && Instant::now() < deadline {
         for line in agent.everything(Duration::from_millis(300)) {
@@ -143,7 +143,7 @@ fn the_connection_table_does_not_leak() {
 fn gather(agent: &mut Agent, netns: &Netns, count: usize) -> Vec<Value> {
     let mut lines = Vec::new();
     let mut quiet_since = Instant::now();
-    while lines.len() < count && quiet_since.elapsed() < Duration::from_secs(5) {
+    while lines.len() < count && quiet_since.elapsed() < at_leisure(Duration::from_secs(5)) {
         let more = agent.rest(netns, Duration::from_millis(200));
         if !more.is_empty() {
             quiet_since = Instant::now();
