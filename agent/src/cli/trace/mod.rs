@@ -5,6 +5,7 @@
 
 mod limits;
 mod pipeline;
+mod progress;
 mod tally;
 
 use std::{

@@ -11,7 +11,7 @@ use agent_common::event::Event as Record;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 
-use super::tally::Tally;
+use super::{progress::Progress, tally::Tally};
 use crate::{
     attribution::{Attributor, CgroupClue, Clues, ProcessClue},
     cli::{filter::Names, flags::TraceFlags},
@@ -44,6 +44,7 @@ pub struct Pipeline {
     diagnosis: Diagnosis,
     decoder: Decoder,
     settle: Settle,
+    progress: Progress,
     names: Names,
     limit: Option<u64>,
     tally: Tally,
@@ -52,7 +53,8 @@ pub struct Pipeline {
 /// What came from the reader.
 enum Taken {
     Message(Message),
-    Nothing,
+    /// For as long as this.
+    Nothing(Duration),
     /// The reader has gone and everything it sent was taken.
     End,
 }
@@ -79,6 +81,7 @@ impl Pipeline {
             diagnosis,
             decoder,
             settle: Settle::default(),
+            progress: Progress::default(),
             names: Names::new(flags),
             limit: flags.count,
             tally: Tally::default(),
@@ -108,14 +111,17 @@ impl Pipeline {
             let last = matches!(next, Taken::End);
             match next {
                 Taken::Message(Message::Record(bytes)) => match Record::from_bytes(&bytes) {
-                    Some(record) => self.settle.take(record, &mut settled),
+                    Some(record) => {
+                        self.progress.record(record.boot_ns);
+                        self.settle.take(record, &mut settled);
+                    }
                     None => self.loss(&Loss { cause: "record_malformed", count: 1, by_cpu: BTreeMap::new() })?,
                 },
                 Taken::Message(Message::Loss(loss)) => self.loss(&loss)?,
-                Taken::Nothing => {}
+                Taken::Nothing(waited) => self.progress.nothing(waited, clock::boot_ns()),
                 Taken::End => self.settle.finish(&mut settled),
             }
-            let now = clock::boot_ns();
+            let now = self.progress.now_ns();
             self.settle.expire(now, &mut settled);
             for record in settled.drain(..) {
                 let (event, owner) = self.typed(&record);
@@ -154,7 +160,7 @@ impl Pipeline {
         };
         Ok(match messages.recv_timeout(wait) {
             Ok(message) => Taken::Message(message),
-            Err(RecvTimeoutError::Timeout) => Taken::Nothing,
+            Err(RecvTimeoutError::Timeout) => Taken::Nothing(wait),
             Err(RecvTimeoutError::Disconnected) => Taken::End,
         })
     }

@@ -25,6 +25,7 @@ pub const CASES: &[Case] = &[
     ("data_for_a_shut_down_reader_is_sent_not_received_v4", || data_for_a_shut_down_reader(Family::V4)),
     ("data_for_a_shut_down_reader_is_sent_not_received_v6", || data_for_a_shut_down_reader(Family::V6)),
     ("data_for_a_shut_down_reader_is_sent_not_received_mapped", || data_for_a_shut_down_reader(Family::Mapped)),
+    ("an_agent_that_stood_still_does_not_take_data_for_a_reset", data_while_the_agent_stands_still),
     ("request_on_a_connection_long_idle", request_on_a_connection_long_idle),
     ("destroyed_by_an_administrator", destroyed_by_an_administrator),
     ("listener_closed_with_the_connection_queued", listener_closed_with_the_connection_queued),
@@ -164,6 +165,29 @@ fn data_for_a_shut_down_reader(family: Family) {
     is(&received, "/facts/rst_had_timestamp", false);
     near(&received, "/facts/first_fin/ms_ago", &shut.until(&written));
     // Above all: the end that shut down received nothing.
+    agent.nothing_more(&netns);
+}
+
+/// Both halves of one event, older than the agent would wait for the second one when it gets to the first.
+fn data_while_the_agent_stands_still() {
+    let netns = Netns::new();
+    let mut agent = Agent::shared();
+    let mut pair = netns.run(|| Pair::connect(Family::V4));
+    let (client, server) = (pair.client_port(), pair.server_port());
+    pair.server.shutdown(Shutdown::Both).unwrap();
+    // SAFETY: the agent is this program's child and has not been waited for.
+    unsafe { libc::kill(agent.pid(), libc::SIGSTOP) };
+    pair.client.write_all(b"late").unwrap();
+    sleep(Duration::from_millis(400));
+    // SAFETY: as above.
+    unsafe { libc::kill(agent.pid(), libc::SIGCONT) };
+
+    let sent = agent.reset(&netns, "sent", server);
+    is(&sent, "/cause/code", "data_after_shutdown");
+    is(&sent, "/facts/data_without_reader", true);
+    // The two ends find each other as well.
+    let received = agent.reset(&netns, "received", client);
+    is(&received, "/cause/confidence", "certain");
     agent.nothing_more(&netns);
 }
 
