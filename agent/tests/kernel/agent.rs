@@ -23,7 +23,7 @@ static SLOW: LazyLock<bool> = LazyLock::new(|| std::env::var_os("RSTSCOPE_SLOW_M
 
 /// How long to wait for a line before the test fails.
 pub fn patience() -> Duration {
-    Duration::from_secs(if *SLOW { 60 } else { 20 })
+    Duration::from_secs(if *SLOW { 120 } else { 20 })
 }
 
 /// A time in which this machine gets something short done for sure: five times as long on a slow one.

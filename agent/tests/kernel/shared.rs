@@ -6,9 +6,14 @@
 use std::{
     ops::{Deref, DerefMut},
     sync::{Mutex, MutexGuard},
+    time::Duration,
 };
 
 use crate::agent::Agent;
+
+/// All tests are one process, and what a process went through in the last 50 ms can be the cause of what it does
+/// (`diagnosis/recent.rs`): one test's resets must not explain the next one's.
+const APART: Duration = Duration::from_millis(60);
 
 static IDLE: Mutex<Option<Agent>> = Mutex::new(None);
 
@@ -20,6 +25,7 @@ impl Agent {
     pub fn shared() -> Shared {
         let idle = idle().take();
         let mut agent = idle.unwrap_or_else(|| Self::start(&[]));
+        std::thread::sleep(APART);
         agent.forget();
         Shared(Some(agent))
     }
