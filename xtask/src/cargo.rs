@@ -84,7 +84,7 @@ pub fn build(arguments: &[&str]) -> Result<Vec<Program>> {
 }
 
 /// The path of one of the programs.
-pub fn path_of<'a>(programs: &'a [Program], kind: &str, name: &str) -> Result<&'a Path> {
+fn path_of<'a>(programs: &'a [Program], kind: &str, name: &str) -> Result<&'a Path> {
     programs
         .iter()
         .find(|program| program.kind == kind && program.name == name)
@@ -99,6 +99,29 @@ pub fn build_rstscope(release: bool) -> Result<PathBuf> {
         arguments.push("--release");
     }
     Ok(path_of(&build(&arguments)?, "bin", "rstscope")?.to_path_buf())
+}
+
+/// The tests against a kernel, and the rstscope they are about.
+#[derive(Debug)]
+pub struct KernelTests {
+    /// The test program.
+    pub tests: PathBuf,
+    /// The program under test.
+    pub rstscope: PathBuf,
+}
+
+/// Builds the kernel tests; this machine and the guests run the same ones.
+pub fn build_kernel_tests(release: bool) -> Result<KernelTests> {
+    let mut arguments = vec!["test", "--package", "rstscope", "--test", "kernel", "--no-run", "--locked"];
+    if release {
+        arguments.push("--release");
+    }
+    let programs = build(&arguments)?;
+    Ok(KernelTests {
+        tests: path_of(&programs, "test", "kernel")?.to_path_buf(),
+        // Cargo builds a package's programs for its integration tests anyway.
+        rstscope: path_of(&programs, "bin", "rstscope")?.to_path_buf(),
+    })
 }
 
 /// Runs a cargo command with its output visible.

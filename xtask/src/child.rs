@@ -24,6 +24,13 @@ pub fn run_on_stderr(command: &mut Command, remedy: &str) -> Result<()> {
     run(command.stdout(io::stderr()), remedy)
 }
 
+/// A command for a program that the kernel kills when the thread of ours that started it ends, however that ends.
+pub fn bound_to_us(program: impl AsRef<Path>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program.as_ref());
+    command
+}
+
 /// Runs a program to its end and keeps its output.
 pub fn output(command: &mut Command) -> Result<Output> {
     command.stdin(Stdio::null()).output().with_context(|| cannot_run(command))

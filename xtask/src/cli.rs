@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::vm::kernels::Kernel;
+use crate::vm::{flavour::Flavour, kernels::Kernel};
 
 /// Builds, runs and tests rstscope on a machine with nothing but Rust
 #[derive(Debug, Parser)]
@@ -37,7 +37,7 @@ pub enum Task {
     /// Build rstscope and run it as root
     #[command(after_help = RUN_EXAMPLES)]
     Run(Run),
-    /// Check everything: format, clippy, docs, unit tests, kernel tests
+    /// Check everything: format, clippy, docs, unit tests, kernel tests, other kernels, incidents
     #[command(after_help = TEST_EXAMPLES)]
     Test(Test),
     /// Run the kernel tests on other kernels, which are booted in QEMU without root or KVM
@@ -87,27 +87,34 @@ pub struct Test {
     /// Run one step instead of all
     #[arg(long, value_enum)]
     pub only: Option<Step>,
-    /// Run the kernel tests with optimisations, against an rstscope with optimisations
+    /// Run the kernel tests with all optimisations, against an rstscope with all optimisations
     #[arg(long)]
     pub release: bool,
-    /// For the test programs of the steps `unit` and `kernel`: a part of a test's name, or their own options
+    /// For the test programs of the steps `unit`, `kernel` and `vm`: a part of a test's name, or their own options
     #[arg(last = true, value_name = "FILTER")]
     pub filter: Vec<String>,
 }
 
 const VM_EXAMPLES: &str = "\
 Examples:
-  cargo xtask vm                    every kernel
+  cargo xtask vm                    every kernel, with every kind of hook
   cargo xtask vm 5.10 7.2           the oldest and the newest one
+  cargo xtask vm --flavour kprobe   every kernel, with one kind of hook by force
   cargo xtask vm 6.1 -- linger      the tests whose name contains `linger`
   cargo xtask vm -- --ignored       the tests for a machine that has just started";
 
 /// Options of `cargo xtask vm`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Vm {
     /// Which kernels, by default all
     #[arg(value_enum, value_name = "KERNEL")]
     pub kernels: Vec<Kernel>,
+    /// Which kinds of hooks, by default all and a guest that waits for the kernel's tick counter to wrap
+    #[arg(long = "flavour", value_enum, value_name = "FLAVOUR")]
+    pub flavours: Vec<Flavour>,
+    /// With all optimisations
+    #[arg(long)]
+    pub release: bool,
     /// For the test program: a part of a test's name, or its own options
     #[arg(last = true, value_name = "FILTER")]
     pub filter: Vec<String>,
@@ -126,6 +133,10 @@ pub enum Step {
     Unit,
     /// The tests against this machine's kernel, as root
     Kernel,
+    /// The same tests against other kernels, in QEMU
+    Vm,
+    /// Real incidents, played with the real programs, as root
+    Incidents,
 }
 
 impl Step {
@@ -137,6 +148,8 @@ impl Step {
             Self::Doc => "doc",
             Self::Unit => "unit",
             Self::Kernel => "kernel",
+            Self::Vm => "vm",
+            Self::Incidents => "incidents",
         }
     }
 }
@@ -151,7 +164,7 @@ Examples:
 Envoy, the servers and their libraries are installed into the cache; nothing of them is seen by the system.";
 
 /// Options of `cargo xtask incidents`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Incidents {
     /// A story's name or a part of it; all stories by default
     #[arg(value_name = "NAME")]

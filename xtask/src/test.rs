@@ -10,9 +10,11 @@ use clap::ValueEnum;
 
 use crate::{
     cargo, child,
-    cli::{Step, Test},
+    cli::{Incidents, Step, Test, Vm},
     ebpf::{ObjectBuild, TARGET_FOLDER, Tools},
+    incidents,
     setup::{self, Scope},
+    vm,
 };
 
 /// Runs the steps until one fails, and sums up.
@@ -44,7 +46,7 @@ fn summarise(passed: &[(Step, Duration)]) {
 }
 
 fn line(step: Step, result: &str, taken: Duration) -> String {
-    format!("{:7} {result} {:7.1} s", step.name(), taken.as_secs_f64())
+    format!("{:9} {result} {:7.1} s", step.name(), taken.as_secs_f64())
 }
 
 fn check(step: Step, options: &Test, tools: &Tools) -> Result<()> {
@@ -54,6 +56,8 @@ fn check(step: Step, options: &Test, tools: &Tools) -> Result<()> {
         Step::Doc => documentation(),
         Step::Unit => unit_tests(&options.filter),
         Step::Kernel => kernel_tests(options),
+        Step::Vm => vm::perform(&Vm { release: options.release, filter: options.filter.clone(), ..Vm::default() }),
+        Step::Incidents => incidents::perform(&Incidents::default()),
     }
 }
 
@@ -62,7 +66,11 @@ fn format() -> Result<()> {
 }
 
 fn clippy(tools: &Tools) -> Result<()> {
-    cargo::run(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
+    // Plain `cargo test` leaves the kernel tests out, and so does `--all-targets`.
+    for targets in [&["--all-targets"][..], &["--test", "kernel"]] {
+        let arguments = [&["clippy", "--workspace", "--locked"][..], targets, &["--", "-D", "warnings"]].concat();
+        cargo::run(&arguments)?;
+    }
     // The host never compiles the hooks themselves.
     let mut kernel_side = ObjectBuild {
         tools,
@@ -89,15 +97,7 @@ fn unit_tests(filter: &[String]) -> Result<()> {
 
 /// The kernel tests are built as the user and run as root, so that nothing in the target folder becomes root's.
 fn kernel_tests(options: &Test) -> Result<()> {
-    let mut arguments = vec!["test", "--package", "rstscope", "--test", "kernel", "--no-run", "--locked"];
-    if options.release {
-        arguments.push("--release");
-    }
-    let programs = cargo::build(&arguments)?;
-    let tests = cargo::path_of(&programs, "test", "kernel")?;
-    // Cargo builds a package's programs for its integration tests anyway.
-    let rstscope = cargo::path_of(&programs, "bin", "rstscope")?;
-
+    let built = cargo::build_kernel_tests(options.release)?;
     let package = cargo::workspace()?.join("agent");
     let setting = |name: &str, value: &std::path::Path| {
         let mut setting = OsString::from(format!("{name}="));
@@ -107,9 +107,9 @@ fn kernel_tests(options: &Test) -> Result<()> {
     // By way of `env`, because sudo forgets variables.
     let mut command = child::as_root(child::find("env").context("there is no `env` program on this machine")?)?;
     command
-        .arg(setting("RSTSCOPE_BIN", rstscope))
+        .arg(setting("RSTSCOPE_BIN", &built.rstscope))
         .arg(setting("CARGO_MANIFEST_DIR", &package))
-        .arg(tests)
+        .arg(&built.tests)
         .args(&options.filter)
         .current_dir(&package);
     let status = command.status().with_context(|| format!("cannot run `{}`", child::shown(&command)))?;

@@ -3,11 +3,12 @@
 //!
 //! * [`kernels`], [`qemu`]: Debian's kernels and a QEMU that is new enough, unpacked into the cache and never installed.
 //! * [`contents`], [`modules`], [`archive`]: the guest's file system.
-//! * [`job`], [`machine`]: which guests there are, and one of them from start to end.
+//! * [`flavour`], [`job`], [`machine`]: which guests there are, and one of them from start to end.
 //! * [`guest`], [`verdict`]: what runs inside as PID 1, and what it says last.
 
 mod archive;
 mod contents;
+pub mod flavour;
 pub mod guest;
 mod job;
 pub mod kernels;
@@ -34,9 +35,6 @@ use job::{Job, Runner};
 use kernels::{Kernel, MATRIX, Unpacked};
 use qemu::Qemu;
 
-/// Guests are 20 to 30 times slower than the machine, so that optimised programs pay.
-const BUILD: [&str; 7] = ["test", "--package", "rstscope", "--test", "kernel", "--no-run", "--release"];
-
 /// Fetches what is missing, runs the guests and sums up.
 pub fn perform(options: &Vm) -> Result<()> {
     if std::env::consts::ARCH != "x86_64" {
@@ -47,22 +45,16 @@ pub fn perform(options: &Vm) -> Result<()> {
     let cache = Tools::find().map_err(Error::msg)?.cache.join("vm");
     let (qemu, kernels) = fetch(asked, &cache)?;
 
-    let mut arguments = BUILD.to_vec();
-    arguments.push("--locked");
-    let programs = cargo::build(&arguments)?;
+    let programs = cargo::build_kernel_tests(options.release)?;
     let scratch = cargo::target_folder()?.join("vm");
     let lock = scratch.with_extension("lock");
     let lock = File::create(&lock).with_context(|| format!("cannot write {}", lock.display()))?;
     lock.try_lock().context("another `cargo xtask vm` uses this target folder")?;
     child::remove_folder(&scratch)?;
     fs::create_dir_all(&scratch).with_context(|| format!("cannot make the folder {}", scratch.display()))?;
-    let programs = Programs::collect(
-        cargo::path_of(&programs, "test", "kernel")?,
-        cargo::path_of(&programs, "bin", "rstscope")?,
-        &scratch,
-    )?;
+    let programs = Programs::collect(&programs.tests, &programs.rstscope, &scratch)?;
 
-    let jobs = Job::all(&kernels, &options.filter);
+    let jobs = Job::all(&kernels, &options.flavours, &options.filter);
     let results = Runner { qemu: &qemu, programs: &programs, scratch: &scratch }.run_all(&jobs)?;
     let mut failed = Vec::new();
     for (job, outcome) in &results {

@@ -22,8 +22,13 @@ use crate::{netns::Netns, schema};
 static SLOW: LazyLock<bool> = LazyLock::new(|| std::env::var_os("RSTSCOPE_SLOW_MACHINE").is_some());
 
 /// How long to wait for a line before the test fails.
-fn patience() -> Duration {
-    Duration::from_secs(if *SLOW { 60 } else { 20 })
+pub fn patience() -> Duration {
+    Duration::from_secs(if *SLOW { 120 } else { 20 })
+}
+
+/// A time in which this machine gets something short done for sure: five times as long on a slow one.
+pub fn at_leisure(time: Duration) -> Duration {
+    if *SLOW { time * 5 } else { time }
 }
 
 /// So many of what makes load: a fifth on a slow machine.
@@ -41,6 +46,22 @@ pub fn program() -> PathBuf {
 /// A name no other agent of this run has.
 pub fn instance() -> String {
     format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Where one kind of hook was asked for, by the variable that the agent reads as well, it is used.
+fn assert_forced(start: &Value) {
+    let asked = std::env::var("RSTSCOPE_HOOKS").unwrap_or_default();
+    let own = match asked.as_str() {
+        "fentry" => &["fentry", "fexit"][..],
+        "kprobe" => &["kprobe", "kretprobe"],
+        "tracepoint" => &[],
+        _ => return,
+    };
+    let hooks = start["agent"]["hooks"].as_array().expect("the start line names the hooks");
+    let flavours: Vec<&str> = hooks.iter().filter_map(|hook| hook["flavour"].as_str()).collect();
+    let functions = flavours.iter().filter(|flavour| **flavour != "raw tracepoint");
+    assert_eq!(functions.clone().count() == 0, own.is_empty(), "{asked}: {start}");
+    assert!(functions.into_iter().all(|flavour| own.contains(flavour)), "{asked}: {start}");
 }
 
 /// A running agent.
@@ -91,6 +112,7 @@ impl Agent {
         assert_eq!(start["type"], "agent", "{start}");
         assert_eq!(start["agent"]["action"], "start", "{start}");
         let unseen = start["agent"]["unseen"].as_array().map_or(&[][..], Vec::as_slice);
+        assert_forced(&start);
         agent.unseen = unseen.iter().filter_map(Value::as_str).map(str::to_owned).collect();
         agent
     }
@@ -108,6 +130,14 @@ impl Agent {
             }
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
         }
+    }
+
+    /// Drops every line that has come, after a look at its form. Fails if the agent has ended.
+    pub fn forget(&mut self) {
+        let ended = self.child.try_wait().expect("the agent can be waited for");
+        assert!(ended.is_none(), "the agent has ended: {ended:?}");
+        self.seen.clear();
+        while self.next(Duration::ZERO).is_some() {}
     }
 
     /// Waits for a line that `wanted` accepts. Lines that came before stay available to later calls.

@@ -1,8 +1,8 @@
 //! Tests against the running kernel: real resets on real sockets, in network namespaces of their own, and assertions on
 //! the lines that `rstscope trace` prints.
 //!
-//! They need root and run with `cargo xtask test`. Each test starts its own agent, looks only at lines of its own
-//! network namespace, and holds every line against the JSON Schema. Times are compared with clocks read around each
+//! They need root and run with `cargo xtask test`. Each test asks an agent, its own or the one they share, looks only at
+//! lines of its own network namespace, and holds every line against the JSON Schema. Times are compared with clocks read around each
 //! step, so a slow machine widens the window and never the tolerance of two ticks.
 
 mod agent;
@@ -12,9 +12,12 @@ mod expect;
 mod netns;
 mod raw;
 mod schema;
+mod shared;
 mod sockets;
+mod times;
 
 use libtest_mimic::{Arguments, Trial};
+use times::Times;
 
 type Case = (&'static str, fn());
 
@@ -29,21 +32,30 @@ fn main() {
         std::process::exit(1);
     }
     let mut arguments = Arguments::from_args();
-    let mut trials: Vec<Trial> = cases::all().into_iter().map(trial).collect();
+    let times = Times::default();
+    let hooks = std::env::var("RSTSCOPE_HOOKS").unwrap_or_default();
+    let cases = if matches!(hooks.as_str(), "" | "auto") { cases::all() } else { cases::resting_on_hooks() };
+    let mut trials: Vec<Trial> = cases.into_iter().map(|case| trial(case, &times)).collect();
     // Only a machine that has just started can run these: `cargo xtask vm` asks for them. Elsewhere they do not exist,
     // rather than being counted as skipped.
     if arguments.ignored || arguments.include_ignored {
-        trials.extend(cases::CASES_AFTER_BOOT.iter().map(|&case| trial(case).with_ignored_flag(true)));
+        trials.extend(cases::CASES_AFTER_BOOT.iter().map(|&case| trial(case, &times).with_ignored_flag(true)));
     }
     // One at a time: between fork and exec of one test's child process that child holds the other tests' sockets too, and
     // is then truly the one that closes them last.
     arguments.test_threads = arguments.test_threads.or(Some(1));
-    libtest_mimic::run(&arguments, trials).exit();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if !arguments.list {
+        times.print();
+    }
+    shared::stop();
+    conclusion.exit();
 }
 
-fn trial((name, test): Case) -> Trial {
+fn trial((name, test): Case, times: &Times) -> Trial {
+    let times = times.clone();
     Trial::test(name, move || {
-        test();
+        times.measure(name, test);
         Ok(())
     })
 }

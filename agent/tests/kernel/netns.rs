@@ -1,10 +1,15 @@
-//! Network namespaces that live as long as a test.
+//! Network namespaces, each for one test.
 
 use std::{
     fs::File,
     os::{fd::AsRawFd, unix::fs::MetadataExt},
     process::Command,
+    sync::Mutex,
 };
+
+/// Every namespace of this run. A namespace's number is given anew as soon as it is gone, and what the shared agent says
+/// late about one test's connections would look like another's.
+static KEPT: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
 /// A network namespace with loopback up.
 pub struct Netns {
@@ -23,6 +28,7 @@ impl Netns {
         })
         .join()
         .expect("the namespace was made");
+        KEPT.lock().expect("nobody panics with the lock").push(file.try_clone().expect("a second descriptor"));
         Self { file }
     }
 

@@ -12,16 +12,10 @@ use anyhow::{Context, Result, bail};
 
 use super::sockets;
 use crate::child;
+pub use crate::child::bound_to_us;
 
 /// How long a server may take until it listens. A Java on a busy machine takes its time.
 const START: Duration = Duration::from_secs(40);
-
-/// A command for a program that the kernel kills when the story's process ends, however that ends.
-pub fn bound_to_us(program: impl AsRef<Path>) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--"]).arg(program.as_ref());
-    command
-}
 
 /// A running process and what it has said.
 #[derive(Debug)]

@@ -24,7 +24,7 @@ use super::working;
 use crate::child;
 pub use apt::PrivateApt;
 pub use release::Distribution;
-pub use sources::Mirrors;
+pub use sources::{Mirrors, Source, archives};
 
 /// Downloads and unpacks the library source of a Rust version into the scratch folder, and returns where it is there.
 pub fn fetch_library_source(version: &str, scratch: &Path) -> Result<PathBuf> {

@@ -17,7 +17,7 @@ use rustix::{
     termios::{OptionalActions, tcdrain, tcgetattr, tcsetattr},
 };
 
-use super::verdict::Verdict;
+use super::{flavour, verdict::Verdict};
 
 /// Where the kernel looks for PID 1.
 pub const INIT: &str = "/init";
@@ -89,6 +89,8 @@ fn run_tests(output: &File) -> Result<i32> {
         .env("RSTSCOPE_SLOW_MACHINE", "1")
         .current_dir("/root")
         .stdin(Stdio::null())
+        // What QEMU says on the kernel's command line and the kernel does not know becomes PID 1's environment.
+        .envs(env::vars_os().filter(|(name, _)| name == flavour::VARIABLE))
         .stdout(copy()?)
         .stderr(copy()?)
         .status()

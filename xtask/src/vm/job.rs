@@ -1,11 +1,13 @@
-//! The guests to run: per kernel one with the tests, and one that waits for jiffies to wrap.
+//! The guests to run: per kernel one with the tests for each kind of hook, and one that waits for jiffies to wrap.
 
 use std::{fs, path::Path, sync::Mutex, thread};
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 
 use super::{
     contents::Programs,
+    flavour::Flavour,
     kernels::Unpacked,
     machine::{self, Outcome},
     modules,
@@ -14,7 +16,7 @@ use super::{
 };
 
 /// The table's first line, for [`Job::table_line`].
-pub const TABLE_HEADER: &str = "kernel tests  release                         result  passed failed seconds";
+pub const TABLE_HEADER: &str = "kernel hooks      release                         result  passed failed seconds";
 
 /// What the test program calls the cases that need a machine which has just started.
 const AFTER_BOOT: &str = "--ignored";
@@ -22,8 +24,8 @@ const AFTER_BOOT: &str = "--ignored";
 /// Which tests a guest runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tests {
-    /// All of them, or those that were asked for.
-    Usual,
+    /// All of them, or those that were asked for, with this kind of hook.
+    Usual(Flavour),
     /// Those for a machine that has just started. They mostly sleep, until five minutes after the start.
     AfterBoot,
 }
@@ -38,13 +40,27 @@ pub struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    /// Every guest. With a filter the tests after boot are left out, unless it is what asks for them: `-- --ignored`.
-    pub fn all(kernels: &'a [Unpacked], filter: &[String]) -> Vec<Self> {
-        let job = |kernel, tests, arguments| Self { kernel, tests, arguments };
-        let asked = if filter.iter().any(|word| word == AFTER_BOOT) { Tests::AfterBoot } else { Tests::Usual };
-        let usual = kernels.iter().map(|kernel| job(kernel, asked, filter.to_vec()));
-        let after_boot = kernels.iter().map(|kernel| job(kernel, Tests::AfterBoot, vec![AFTER_BOOT.to_owned()]));
-        usual.chain(after_boot.filter(|_| filter.is_empty())).collect()
+    /// Every guest. Where flavours or a filter are given, the tests after boot are left out, unless the filter is what
+    /// asks for them: `-- --ignored`.
+    pub fn all(kernels: &'a [Unpacked], flavours: &[Flavour], filter: &[String]) -> Vec<Self> {
+        let only_after_boot = filter.iter().any(|word| word == AFTER_BOOT);
+        let after_boot = only_after_boot || (flavours.is_empty() && filter.is_empty());
+        let flavours = if flavours.is_empty() { Flavour::value_variants() } else { flavours };
+        let mut jobs = Vec::new();
+        for kernel in kernels {
+            if !only_after_boot {
+                jobs.extend(flavours.iter().map(|&flavour| Self {
+                    kernel,
+                    tests: Tests::Usual(flavour),
+                    arguments: filter.to_vec(),
+                }));
+            }
+            if after_boot {
+                let arguments = if only_after_boot { filter.to_vec() } else { vec![AFTER_BOOT.to_owned()] };
+                jobs.push(Self { kernel, tests: Tests::AfterBoot, arguments });
+            }
+        }
+        jobs
     }
 
     /// The kernel and which tests.
@@ -55,7 +71,7 @@ impl<'a> Job<'a> {
     /// The result, below [`TABLE_HEADER`].
     pub fn table_line(&self, outcome: &Outcome) -> String {
         format!(
-            "{:6} {:6} {:31} {:7} {:6} {:6} {:7.0}",
+            "{:6} {:10} {:31} {:7} {:6} {:6} {:7.0}",
             self.kernel.kernel.name,
             self.tests_name(),
             self.kernel.release,
@@ -66,9 +82,16 @@ impl<'a> Job<'a> {
         )
     }
 
+    fn flavour(&self) -> Flavour {
+        match self.tests {
+            Tests::Usual(flavour) => flavour,
+            Tests::AfterBoot => Flavour::Auto,
+        }
+    }
+
     fn tests_name(&self) -> &'static str {
         match self.tests {
-            Tests::Usual => "usual",
+            Tests::Usual(flavour) => flavour.name(),
             Tests::AfterBoot => "wrap",
         }
     }
@@ -86,12 +109,12 @@ pub struct Runner<'a> {
 }
 
 impl Runner<'_> {
-    /// Runs as many guests at a time as there are CPUs, and beside them those that only wait. The results have the
-    /// order of the jobs.
+    /// Runs three guests at a time on two CPUs, because tests sleep for a third of their time, and beside them those
+    /// that only wait. The results have the order of the jobs.
     pub fn run_all<'a>(&self, jobs: &'a [Job<'a>]) -> Result<Vec<(&'a Job<'a>, Outcome)>> {
         let (waiting, busy): (Vec<_>, Vec<_>) =
             jobs.iter().enumerate().partition(|(_, job)| job.tests == Tests::AfterBoot);
-        let workers = thread::available_parallelism().map_or(1, usize::from).min(busy.len());
+        let workers = (thread::available_parallelism().map_or(1, usize::from) * 3).div_ceil(2).min(busy.len());
         let queue = Mutex::new(busy.into_iter());
         let results = Mutex::new(Vec::new());
         let run = |index: usize, job: &'a Job<'a>| {
@@ -122,7 +145,7 @@ impl Runner<'_> {
         let folder = self.scratch.join(job.name().replace(' ', "-"));
         fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
         let archive = self.programs.archive(&modules::read_wanted(&job.kernel.modules)?, &job.arguments);
-        let outcome = machine::run(self.qemu, &job.kernel.image, &archive, &folder)?;
+        let outcome = machine::run(self.qemu, &job.kernel.image, job.flavour(), &archive, &folder)?;
         say(&job.table_line(&outcome));
         Ok(outcome)
     }

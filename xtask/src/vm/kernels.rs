@@ -12,7 +12,7 @@ use clap::{ValueEnum, builder::PossibleValue};
 use super::say;
 use crate::{
     child,
-    setup::debian::{Distribution, Mirrors, PrivateApt, unpack},
+    setup::debian::{Distribution, Mirrors, PrivateApt, Source, archives, unpack},
 };
 
 /// Debian's kernel for virtual machines; it leads to the newest one of a release.
@@ -103,9 +103,9 @@ fn newest(kernel: Kernel, cache: &Path) -> Result<PathBuf> {
     child::remove_folder(&scratch)?;
     let apt = PrivateApt::new(&scratch)?;
     let mut complaint = None;
-    for suite in kernel.suites {
-        say(&format!("kernel {}: looking for it in {suite}", kernel.name));
-        complaint = apt.update(&[(mirrors.having(suite)?, suite)], &distribution)?.or(complaint);
+    for (mirror, suite) in &places(kernel, &mirrors) {
+        say(&format!("kernel {}: looking for it in {suite} at {}", kernel.name, mirror.uris.join(" and ")));
+        complaint = complaint.or(apt.update(&[(mirror, suite)], &distribution)?);
         let Some(packages) = packages(&apt)? else { continue };
         let mut name = None;
         for package in &packages {
@@ -126,8 +126,21 @@ fn newest(kernel: Kernel, cache: &Path) -> Result<PathBuf> {
         child::remove_folder(&scratch)?;
         return Ok(folder);
     }
-    let complaint = complaint.map(|text| format!(" (apt says: {text})")).unwrap_or_default();
-    bail!("this machine's mirror has no {PACKAGE} in {}{complaint}", kernel.suites.join(" or "))
+    let complaint = complaint.map(|text| format!(" ({text})")).unwrap_or_default();
+    bail!(
+        "no {PACKAGE} to be had from {}{complaint}: run this again when this machine's mirror can be reached, or name \
+         one that has it in /etc/apt",
+        kernel.suites.join(" or ")
+    )
+}
+
+/// Where to look: the mirror has some of the suites, and an archive may have the first one when the mirror has lost it.
+fn places(kernel: Kernel, mirrors: &Mirrors) -> Vec<(Source, &'static str)> {
+    let having = |suite: &&'static str| Some((mirrors.having(suite).ok()?.clone(), *suite));
+    let mut places: Vec<_> = kernel.suites.iter().filter_map(having).collect();
+    let archived = places.first().map(|(mirror, suite)| (archives(mirror), *suite));
+    places.extend(archived.filter(|(archive, _)| !archive.uris.is_empty()));
+    places
 }
 
 /// The packages with the kernel and its modules. Since 7.x they are two, and the image depends on them.

@@ -52,12 +52,12 @@ impl Qemu {
         }
     }
 
-    /// A command that runs it.
+    /// A command that runs it and does not outlive us: nobody would end a guest that hangs.
     pub fn command(&self) -> Command {
         match self {
-            Self::Own(program) => Command::new(program),
+            Self::Own(program) => child::bound_to_us(program),
             Self::Unpacked(folder) => {
-                let mut command = Command::new(folder.join("usr/bin").join(PROGRAM));
+                let mut command = child::bound_to_us(folder.join("usr/bin").join(PROGRAM));
                 let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"].map(|path| folder.join(path));
                 let libraries = libraries.map(|path| path.display().to_string()).join(":");
                 command.env("LD_LIBRARY_PATH", libraries);
@@ -93,7 +93,7 @@ fn fetch(folder: &Path) -> Result<()> {
         apt.update(&[(mirrors.having(&own)?, &own), (mirrors.having(&backports)?, &backports)], &distribution)?;
     let files = apt.download_with_dependencies(PACKAGE, &backports).with_context(|| {
         let complaint = complaint.map(|text| format!(" (apt says: {text})")).unwrap_or_default();
-        format!("cannot fetch QEMU{complaint}: install {PACKAGE} {OLDEST} or later")
+        format!("there is no {PROGRAM} {OLDEST} or later here, and it cannot be fetched{complaint}")
     })?;
     for file in files {
         unpack(&file, &scratch.join("unpacked"))?;

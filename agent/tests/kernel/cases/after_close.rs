@@ -106,7 +106,7 @@ fn check_server(sent: &serde_json::Value, story: &Story, family: Family, written
 
 fn answered_from_time_wait(family: Family) {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let mut story = server_closes_when_idle(&netns, family);
     sleep(Duration::from_millis(250));
     let (written, ()) = Step::of(|| story.client.write_all(b"late").unwrap());
@@ -123,7 +123,7 @@ fn answered_after_time_wait(family: Family, still_served: bool) {
     let netns = Netns::new();
     // How long the mini-socket of an orphan in FIN_WAIT2 lives.
     netns.sysctl("net.ipv4.tcp_fin_timeout", "1");
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let mut story = server_closes_when_idle(&netns, family);
     if !still_served {
         story.listener = netns.run(|| Family::V4.listen());
@@ -148,7 +148,7 @@ fn answered_after_time_wait(family: Family, still_served: bool) {
 fn orphan_destroyed_before_its_reset() {
     let netns = Netns::new();
     netns.sysctl("net.ipv4.tcp_fin_timeout", "120");
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let mut story = server_closes_when_idle(&netns, Family::V4);
     sleep(Duration::from_millis(250));
     let (written, ()) = Step::of(|| story.client.write_all(b"late").unwrap());
@@ -167,7 +167,7 @@ fn orphan_destroyed_before_its_reset() {
 
 fn closed_port() {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let port = netns.run(|| {
         let port = Family::V4.listen().local_addr().unwrap().port();
         TcpStream::connect(("127.0.0.1", port)).unwrap_err();
@@ -190,7 +190,7 @@ fn closed_port() {
 /// The closed-connection table is keyed by both ends. A SYN from the same ends begins something new.
 fn a_new_connection_with_old_ends_does_not_inherit() {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let mut pair = netns.run(|| Pair::connect(Family::V4));
     pair.exchange(10, 10);
     let (client_port, server_port) = (pair.client_port(), pair.server_port());

@@ -62,7 +62,7 @@ fn close_server(pair: Pair) -> (TcpStream, TcpListener) {
 
 fn keepalive_race() {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     // A quiet close shows the server's limit.
     let listener = netns.run(|| Family::V4.listen());
     let connect = |netns: &Netns| {
@@ -99,7 +99,7 @@ fn keepalive_race() {
 
 fn late_reset_after_idle() {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     for (gap, code) in [(1300, "late_reset_after_idle"), (0, "linger_zero_close")] {
         let mut pair = netns.run(|| Pair::connect(Family::V4));
         let client = pair.client_port();
@@ -118,7 +118,7 @@ fn late_reset_after_idle() {
 /// One thread is the proxy: its upstream connect dies, then it closes the client that it had not read.
 fn proxy_connect_timeout() {
     let (netns, _far) = Netns::with_black_hole();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let mut pair = netns.run(|| Pair::connect(Family::V4));
     let (app, proxy) = (pair.client_port(), pair.server_port());
     pair.client.write_all(&[b'h'; 517]).unwrap();
@@ -145,7 +145,7 @@ fn proxy_connect_timeout() {
 
 fn proxied_reset() {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let mut down = netns.run(|| Pair::connect(Family::V4));
     let mut up = netns.run(|| Pair::connect(Family::V4));
     // The proxy holds the server's end of one and the client's of the other, and has used both.
@@ -163,7 +163,7 @@ fn proxied_reset() {
 fn connect_not_sent() {
     let netns = Netns::new();
     netns.sysctl("net.ipv4.ip_local_port_range", "41000 41000");
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let (port, _held) = netns.run(|| {
         let listener = TcpListener::bind(("127.0.0.1", 8091)).unwrap();
         let first = TcpStream::connect(("127.0.0.1", 8091)).unwrap();
@@ -177,7 +177,7 @@ fn connect_not_sent() {
 fn accept_queue_overflow() {
     let netns = Netns::new();
     netns.sysctl("net.ipv4.tcp_abort_on_overflow", "1");
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let (port, _clients) = netns.run(|| {
         let listener = Family::V4.listen();
         // Deferred, several handshakes are half done at once, and the first data completes each. A backlog of 2 lets two
@@ -219,7 +219,7 @@ fn accept_queue_overflow() {
 
 fn aborted_before_accept() {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let (listener, client) = netns.run(|| {
         let listener = Family::V4.listen();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -233,7 +233,7 @@ fn aborted_before_accept() {
 
 fn early_response_close() {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let mut pair = netns.run(|| Pair::connect(Family::V4));
     let server = pair.server_port();
     pair.client.write_all(&[b'u'; 20_000]).unwrap();
@@ -245,7 +245,7 @@ fn early_response_close() {
 
 fn disconnect() {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let pair = netns.run(|| Pair::connect(Family::V4));
     let (client, server) = (pair.client_port(), pair.server_port());
     let address = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
@@ -260,7 +260,7 @@ fn disconnect() {
 
 fn linger2() {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let pair = netns.run(|| Pair::connect(Family::V4));
     let server = pair.server_port();
     pair.server.shutdown(Shutdown::Write).unwrap();
@@ -273,7 +273,7 @@ fn linger2() {
 
 fn peer_closed_without_reading() {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let mut pair = netns.run(|| Pair::connect(Family::V4));
     let (client, server) = (pair.client_port(), pair.server_port());
     pair.server.shutdown(Shutdown::Write).unwrap();
@@ -287,7 +287,7 @@ fn peer_closed_without_reading() {
 
 fn client_gone() {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let mut pair = netns.run(|| Pair::connect(Family::V4));
     let (client_port, server_port) = (pair.client_port(), pair.server_port());
     pair.client.write_all(b"slow question").unwrap();
@@ -305,7 +305,7 @@ fn client_gone() {
 
 fn transfer_cancelled() {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let mut pair = netns.run(|| Pair::connect(Family::V4));
     let (client_port, server_port) = (pair.client_port(), pair.server_port());
     pair.server.set_nonblocking(true).unwrap();
@@ -345,7 +345,7 @@ fn connection_unknown() {
 
 fn close_aftermath() {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let mut pair = netns.run(|| Pair::connect(Family::V4));
     pair.exchange(10, 10);
     let server_port = pair.server_port();
@@ -365,7 +365,7 @@ fn close_aftermath() {
 /// made it is sent by hand.
 fn peer_aborted(with_request: bool, code: &str) {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let mut pair = netns.run(|| Pair::connect(Family::V4));
     pair.exchange(10, 10);
     if with_request {
@@ -402,7 +402,7 @@ fn timed_out(agent: &mut Agent, netns: &Netns) -> Value {
 }
 
 fn keepalive_timeout() {
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let (near, far, client, _server) = connected_then_gone(|client| {
         let on: libc::c_int = 1;
         // SAFETY: the option is an int.
@@ -429,7 +429,7 @@ fn keepalive_timeout() {
 }
 
 fn retransmission_timeout() {
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let (near, far, mut client, _server) = connected_then_gone(|_| {});
     near.sysctl("net.ipv4.tcp_retries2", "2");
     far.ip("addr del 10.81.0.2/24 dev far");
@@ -439,7 +439,7 @@ fn retransmission_timeout() {
 
 /// The far application does not read, and then the far host is gone: the probes of its closed window go unanswered.
 fn zero_window_timeout() {
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let (near, far, mut client, _server) = connected_then_gone(|_| {});
     client.set_nonblocking(true).unwrap();
     let block = vec![b'z'; 1 << 20];
@@ -455,7 +455,7 @@ fn zero_window_timeout() {
 
 fn tls_close_notify() {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let mut pair = netns.run(|| Pair::connect(Family::V4));
     let (client_port, server_port) = (pair.client_port(), pair.server_port());
     pair.exchange(10, 10);
@@ -473,7 +473,7 @@ fn tls_close_notify() {
 /// rule makes it; the SYN itself is dropped because the listener's queue is full.)
 fn rejected_by_firewall() {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let (port, _held) = netns.run(|| {
         let listener = Family::V4.listen();
         // SAFETY: the descriptor is a listener; listening again changes its backlog.

@@ -104,7 +104,7 @@ fn docker() {
     let id = container_id(2);
     let cgroup = Cgroup::make(&format!("system.slice/docker-{id}.scope"));
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let (mut actor, _client, port) = served(&netns, "webserver", Some(&cgroup));
     actor.tell("close");
     let sent = agent.reset(&netns, "sent", port);
@@ -116,7 +116,7 @@ fn docker() {
 /// `wrk:worker_0` is nobody; `envoy` is somebody.
 fn process_and_not_thread() {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let (mut actor, client, port) = served(&netns, "envoy", None);
     assert_eq!(actor.tell("read-in-thread 5"), "read");
     crate::sockets::linger_zero(&client);
@@ -135,7 +135,7 @@ fn process_and_not_thread() {
 
 fn killed() {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let (mut actor, _client, port) = served(&netns, "victim", None);
     let pid = actor.pid();
     sleep(Duration::from_millis(50));
@@ -152,7 +152,7 @@ fn killed() {
 
 fn exited() {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let (mut actor, _client, port) = served(&netns, "quitter", None);
     sleep(Duration::from_millis(50));
     actor.say("exit 3");
@@ -167,7 +167,7 @@ fn exited() {
 /// Nothing in the socket of an accepted connection names who uses it; a reset that arrives comes in softirq.
 fn reader() {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let (mut actor, client, port) = served(&netns, "listener", None);
     actor.tell("read 5");
     // A process of its own resets the connection: were `current` taken, it would be named.

@@ -25,6 +25,7 @@ pub const CASES: &[Case] = &[
     ("data_for_a_shut_down_reader_is_sent_not_received_v4", || data_for_a_shut_down_reader(Family::V4)),
     ("data_for_a_shut_down_reader_is_sent_not_received_v6", || data_for_a_shut_down_reader(Family::V6)),
     ("data_for_a_shut_down_reader_is_sent_not_received_mapped", || data_for_a_shut_down_reader(Family::Mapped)),
+    ("an_agent_that_stood_still_does_not_take_data_for_a_reset", data_while_the_agent_stands_still),
     ("request_on_a_connection_long_idle", request_on_a_connection_long_idle),
     ("destroyed_by_an_administrator", destroyed_by_an_administrator),
     ("listener_closed_with_the_connection_queued", listener_closed_with_the_connection_queued),
@@ -34,7 +35,7 @@ pub const CASES: &[Case] = &[
 
 fn linger_zero_close(family: Family) {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let (born, pair) = Step::of(|| netns.run(move || Pair::connect(family)));
     let (client, server) = (pair.client_port(), pair.server_port());
     let mut pair = pair;
@@ -81,7 +82,7 @@ fn linger_zero_close(family: Family) {
 
 fn close_with_unread_data() {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let mut pair = netns.run(|| Pair::connect(Family::V4));
     let (client, server) = (pair.client_port(), pair.server_port());
     pair.exchange(10, 20);
@@ -107,7 +108,7 @@ fn close_with_unread_data() {
 
 fn unread_data_wins_over_linger_zero() {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let mut pair = netns.run(|| Pair::connect(Family::V4));
     let server = pair.server_port();
     pair.client.write_all(b"123").unwrap();
@@ -121,7 +122,7 @@ fn unread_data_wins_over_linger_zero() {
 
 fn an_unread_fin_is_not_unread_data() {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let pair = netns.run(|| Pair::connect(Family::V4));
     let server = pair.server_port();
     pair.client.shutdown(Shutdown::Write).unwrap();
@@ -139,7 +140,7 @@ fn an_unread_fin_is_not_unread_data() {
 /// `tcp_receive_reset` fires at the end that shut down, although no RST ever reached it.
 fn data_for_a_shut_down_reader(family: Family) {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let mut pair = netns.run(move || Pair::connect(family));
     let (client, server) = (pair.client_port(), pair.server_port());
     pair.exchange(10, 10);
@@ -167,10 +168,33 @@ fn data_for_a_shut_down_reader(family: Family) {
     agent.nothing_more(&netns);
 }
 
+/// Both halves of one event, older than the agent would wait for the second one when it gets to the first.
+fn data_while_the_agent_stands_still() {
+    let netns = Netns::new();
+    let mut agent = Agent::shared();
+    let mut pair = netns.run(|| Pair::connect(Family::V4));
+    let (client, server) = (pair.client_port(), pair.server_port());
+    pair.server.shutdown(Shutdown::Both).unwrap();
+    // SAFETY: the agent is this program's child and has not been waited for.
+    unsafe { libc::kill(agent.pid(), libc::SIGSTOP) };
+    pair.client.write_all(b"late").unwrap();
+    sleep(Duration::from_millis(400));
+    // SAFETY: as above.
+    unsafe { libc::kill(agent.pid(), libc::SIGCONT) };
+
+    let sent = agent.reset(&netns, "sent", server);
+    is(&sent, "/cause/code", "data_after_shutdown");
+    is(&sent, "/facts/data_without_reader", true);
+    // The two ends find each other as well.
+    let received = agent.reset(&netns, "received", client);
+    is(&received, "/cause/confidence", "certain");
+    agent.nothing_more(&netns);
+}
+
 /// The third incident in small: idle, then a request that is acknowledged, never answered and reset.
 fn request_on_a_connection_long_idle() {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let mut pair = netns.run(|| Pair::connect(Family::V4));
     let client = pair.client_port();
     let (answered, ()) = Step::of(|| pair.exchange(50, 60));
@@ -194,7 +218,7 @@ fn request_on_a_connection_long_idle() {
 /// `ss -K` sends the RST in its own process: it is the actor and never the owner.
 fn destroyed_by_an_administrator() {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let pair = netns.run(|| Pair::connect(Family::V4));
     let (client, server) = (pair.client_port(), pair.server_port());
     netns.run(move || {
@@ -218,7 +242,7 @@ fn destroyed_by_an_administrator() {
 /// Whoever closes the listener never owned the connection in its queue.
 fn listener_closed_with_the_connection_queued() {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let (listener, client) = netns.run(|| {
         let listener = Family::V4.listen();
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -249,7 +273,7 @@ fn mptcp() {
         assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EPROTONOSUPPORT));
         return;
     }
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let (client, server, _listener) = netns.run(|| {
         let listener = Family::V4.listen();
         let client = crate::sockets::connect_mptcp(listener.local_addr().unwrap());
@@ -268,7 +292,7 @@ fn mptcp() {
 fn retransmissions_used_up() {
     let (near_side, far_side) = (Netns::new(), Netns::new());
     near_side.join("near", "10.78.0.1/24", &far_side, "far", Some("10.78.0.2/24"));
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let listener = far_side.run(|| std::net::TcpListener::bind(("10.78.0.2", 0)).unwrap());
     let address = listener.local_addr().unwrap();
     let mut client = near_side.run(move || std::net::TcpStream::connect(address).unwrap());

@@ -28,8 +28,8 @@ fn idle_time_across_the_wrap() {
     let netns = Netns::new();
     let mut agent = Agent::start(&[]);
     let (born, mut pair) = Step::of(|| netns.run(|| Pair::connect(Family::V4)));
-    // One second before the wrap at HZ 250, a quarter of one at HZ 1000.
-    while jiffies() < WRAP - 250 {
+    // Two seconds before the wrap at HZ 250, half a second at HZ 1000.
+    while jiffies() < WRAP - 500 {
         sleep(Duration::from_millis(50));
     }
     let (answered, ()) = Step::of(|| pair.exchange(50, 60));

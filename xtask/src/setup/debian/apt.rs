@@ -1,12 +1,12 @@
 //! apt with sources, lists and a cache of its own.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::{release::Distribution, sources::Source};
 use crate::child;
@@ -70,7 +70,7 @@ impl PrivateApt {
         fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
         let mut command = self.command("apt-get");
         command.arg("download").arg(package).current_dir(&folder);
-        child::run_on_stderr(&mut command, TRY_AGAIN)?;
+        fetch(&mut command, package)?;
         packages_in(&folder)?.pop().context("apt-get download left no package behind")
     }
 
@@ -80,7 +80,7 @@ impl PrivateApt {
         // Nothing of the system's is going to change, so its lock, which is root's, is not needed.
         command.args(["-o", "Debug::NoLocking=true", "install", "--download-only", "--yes", "--quiet=2"]);
         command.args(["--no-install-recommends", "--target-release", suite, package]);
-        child::run_on_stderr(&mut command, TRY_AGAIN)?;
+        fetch(&mut command, package)?;
         packages_in(&self.folder.join("cache/archives"))
     }
 
@@ -93,6 +93,7 @@ impl PrivateApt {
             ("Dir::State::Lists", own("lists")),
             ("Dir::Cache", own("cache")),
             ("Acquire::Languages", "none".to_owned()),
+            ("Acquire::Retries", "4".to_owned()),
             // As root apt would turn into a user who cannot write to a folder in root's home.
             ("APT::Sandbox::User", "root".to_owned()),
         ] {
@@ -102,6 +103,15 @@ impl PrivateApt {
         command.env("LC_ALL", "C");
         command
     }
+}
+
+/// Runs a command that downloads. Its options are long and nobody's business.
+fn fetch(command: &mut Command, package: &str) -> Result<()> {
+    let status = command.stdout(io::stderr()).status().context("cannot run apt-get")?;
+    if !status.success() {
+        bail!("apt-get cannot fetch {package} ({status}), see above: {TRY_AGAIN}");
+    }
+    Ok(())
 }
 
 fn source_line(uri: &str, suite: &str, components: &str, keyring: Option<&str>) -> String {

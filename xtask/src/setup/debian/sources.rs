@@ -22,6 +22,8 @@ pub struct Mirrors {
     releases: Source,
     /// Debian keeps its security updates on a mirror of their own.
     security: Option<Source>,
+    /// Everything with a `main`, for suites that are named there.
+    named: Vec<Source>,
 }
 
 impl Mirrors {
@@ -29,17 +31,21 @@ impl Mirrors {
     pub fn of(distribution: &Distribution) -> Result<Self> {
         let sources = read_all(Path::new("/etc/apt"));
         let security = sources.iter().find(|source| is_security(source)).cloned();
+        let named = sources.iter().filter(|source| has_main(source)).cloned().collect();
         let releases = choose(sources, distribution).with_context(|| {
             format!(
                 "/etc/apt has no source for the component main of {}, which could provide it",
                 distribution.codename
             )
         })?;
-        Ok(Self { releases, security })
+        Ok(Self { releases, security, named })
     }
 
-    /// The mirror that has a suite, if any has.
+    /// The mirror that has a suite, if any has: one that is named for just that, else the distribution's.
     pub fn having(&self, suite: &str) -> Result<&Source> {
+        if let Some(source) = self.named.iter().find(|source| source.suites.iter().any(|named| named == suite)) {
+            return Ok(source);
+        }
         if suite.ends_with("-security") {
             return self.security.as_ref().context("/etc/apt has no source for security updates");
         }
@@ -47,9 +53,23 @@ impl Mirrors {
     }
 }
 
+/// Where a mirror's releases may have gone when it no longer has them: Debian moves old ones to an archive, which is
+/// beside the mirror's releases or on a host of its own.
+pub fn archives(mirror: &Source) -> Source {
+    let mut uris = Vec::new();
+    for uri in mirror.uris.iter().map(|uri| uri.trim_end_matches('/')) {
+        uris.extend(uri.strip_suffix("/debian").map(|base| format!("{base}/debian-archive/debian")));
+        uris.extend(uri.split_once("://deb.").map(|(scheme, rest)| format!("{scheme}://archive.{rest}")));
+    }
+    Source { uris, ..mirror.clone() }
+}
+
 fn is_security(source: &Source) -> bool {
-    source.suites.iter().any(|suite| suite.ends_with("-security"))
-        && source.components.iter().any(|component| component == "main")
+    source.suites.iter().any(|suite| suite.ends_with("-security")) && has_main(source)
+}
+
+fn has_main(source: &Source) -> bool {
+    source.components.iter().any(|component| component == "main")
 }
 
 /// Third parties name their suites after the distribution as well, but have no `main` in a suite of just that name.
@@ -58,7 +78,7 @@ fn choose(sources: Vec<Source>, distribution: &Distribution) -> Option<Source> {
     let mut own: Vec<Source> = sources
         .into_iter()
         .filter(|source| source.suites.contains(&distribution.codename) || source.suites.contains(&"stable".to_owned()))
-        .filter(|source| source.components.iter().any(|component| component == "main"))
+        .filter(has_main)
         .collect();
     own.sort_by_key(|source| !source.uris.iter().any(|uri| uri.contains(distribution.name())));
     own.into_iter().next()
@@ -174,6 +194,24 @@ mod tests {
         for other in ["", "# deb http://a b main", "deb-src http://a b main"] {
             assert_eq!(one_line(other), None, "{other:?}");
         }
+    }
+
+    #[test]
+    fn old_releases_are_beside_the_mirror_or_on_a_host_of_their_own() {
+        let source = |uri: &str| Source { uris: vec![uri.to_owned()], ..Source::default() };
+        let expected = ["http://deb.example/debian-archive/debian", "http://archive.example/debian"];
+        assert_eq!(archives(&source("http://deb.example/debian/")).uris, expected);
+        assert_eq!(archives(&source("http://mirror.example/mirrors/apt")).uris, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_suite_that_is_named_has_its_own_mirror() {
+        let own = one_line("deb http://mirror.example/debian bookworm main").unwrap();
+        let old = one_line("deb http://old.example/debian bullseye main").unwrap();
+        let mirrors = Mirrors { releases: own.clone(), security: None, named: vec![own.clone(), old.clone()] };
+        assert_eq!(mirrors.having("bullseye").unwrap(), &old);
+        assert_eq!(mirrors.having("trixie").unwrap(), &own);
+        assert!(mirrors.having("bookworm-security").is_err());
     }
 
     #[test]
