@@ -14,14 +14,20 @@ pub const PATIENCE_NS: u64 = 100_000_000;
 /// How many of each end are kept.
 const MOST: usize = 8192;
 
-/// What the end that sent a reset did.
+/// What the two ends of one reset are found by.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Sent {
+struct Numbers {
     /// Sequence numbers as the receiving end has them: the next it expects and the next it sends.
     receiver_expects: u32,
     receiver_sends: u32,
     ends: (Endpoint, Endpoint),
     boot_ns: u64,
+}
+
+/// What the end that sent a reset did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sent {
+    numbers: Numbers,
     /// Why it did.
     pub cause: Cause,
     /// Its process, if known.
@@ -32,8 +38,17 @@ impl Sent {
     /// The sender's side of a diagnosed reset; `None` if its sequence numbers are not known.
     #[must_use]
     pub fn of(diagnosed: &Diagnosed) -> Option<Self> {
-        let facts = &diagnosed.event.facts;
-        let (receiver_expects, receiver_sends) = match (&facts.segment, &facts.sequence) {
+        Some(Self {
+            numbers: Numbers::of(&diagnosed.event)?,
+            cause: diagnosed.cause.clone(),
+            process: diagnosed.owner.process.as_ref().map(|process| process.comm.clone()),
+        })
+    }
+}
+
+impl Numbers {
+    fn of(sent: &Event) -> Option<Self> {
+        let (receiver_expects, receiver_sends) = match (&sent.facts.segment, &sent.facts.sequence) {
             // What it answers was sent by the receiver: it ends where the receiver goes on.
             (Some(segment), _) => {
                 let occupied = |flag: &str| u32::from(segment.flags.split(',').any(|name| name == flag));
@@ -43,18 +58,9 @@ impl Sent {
             (None, Some(sequence)) => (sequence.send_next, sequence.receive_next),
             (None, None) => return None,
         };
-        Some(Self {
-            receiver_expects,
-            receiver_sends,
-            ends: (diagnosed.event.local, diagnosed.event.peer),
-            boot_ns: diagnosed.event.boot_ns,
-            cause: diagnosed.cause.clone(),
-            process: diagnosed.owner.process.as_ref().map(|process| process.comm.clone()),
-        })
+        Some(Self { receiver_expects, receiver_sends, ends: (sent.local, sent.peer), boot_ns: sent.boot_ns })
     }
-}
 
-impl Sent {
     /// Whether `event` is the other end of this reset.
     fn fits(&self, event: &Event) -> bool {
         let Some(sequence) = &event.facts.sequence else { return false };
@@ -79,7 +85,7 @@ impl Join {
     /// Takes the receiving end: returns it with its sender if that came first. Else it waits;
     /// [`sent`](Self::sent) or [`expired`](Self::expired) will return it.
     pub fn received(&mut self, event: Event, owner: Owner) -> Option<(Event, Owner, Sent)> {
-        let Some(sender) = self.senders.iter().rev().find(|sender| sender.fits(&event)) else {
+        let Some(sender) = self.senders.iter().rev().find(|sender| sender.numbers.fits(&event)) else {
             self.waiting.push_back((event, owner));
             return None;
         };
@@ -89,15 +95,22 @@ impl Join {
 
     /// Takes the sending end; returns the receiving one if that waits for it.
     pub fn sent(&mut self, sender: &Sent) -> Option<(Event, Owner)> {
-        let fresh = |old: &Sent| sender.boot_ns.saturating_sub(old.boot_ns) <= PATIENCE_NS;
+        let fresh = |old: &Sent| sender.numbers.boot_ns.saturating_sub(old.numbers.boot_ns) <= PATIENCE_NS;
         while self.senders.len() == MOST || self.senders.front().is_some_and(|oldest| !fresh(oldest)) {
             self.senders.pop_front();
         }
-        if let Some(index) = self.waiting.iter().position(|(event, _)| sender.fits(event)) {
+        if let Some(index) = self.waiting.iter().position(|(event, _)| sender.numbers.fits(event)) {
             return self.waiting.remove(index);
         }
         self.senders.push_back(sender.clone());
         None
+    }
+
+    /// The end that waits for this reset's sender, if it came first.
+    #[must_use]
+    pub fn receiver(&self, sent: &Event) -> Option<&Event> {
+        let numbers = Numbers::of(sent)?;
+        self.waiting.iter().map(|(event, _)| event).find(|event| numbers.fits(event))
     }
 
     /// The next receiving end that has waited in vain at `boot_ns`.
@@ -172,6 +185,7 @@ mod tests {
         let received = decode(&end(kind::RESET_RECEIVED, 9, 7, 90));
         let mut join = Join::default();
         assert!(join.received(received.clone(), Owner::default()).is_none());
+        assert_eq!(join.receiver(&decode(&end(kind::RESET_SENT, 7, 9, 100))), Some(&received));
         assert!(join.sent(&sent).is_some());
         assert!(!join.is_waiting());
 

@@ -1,9 +1,10 @@
 //! The diagnosis stage: why.
 //!
 //! * [`code`]: the closed set of causes; [`cause`]: one answer, with its evidence;
-//! * [`rules`]: what an event shows by itself;
+//! * [`rules`]: what an event shows by itself; [`kernel_reason`]: what the kernel says against it;
 //! * [`join`]: both ends of one connection on this node;
 //! * [`recent`]: what a process went through just before, which ties a proxy's two sides together;
+//! * [`pitfalls`]: what misleads, and the tests that hold it;
 //! * [`limits`]: idle limits learned from quiet closes; [`timeouts`]: those that products document.
 //!
 //! An event leaves at once, except a reset or refusal that was *received*: it waits up to [`join::PATIENCE_NS`] for the
@@ -12,7 +13,9 @@
 pub mod cause;
 pub mod code;
 pub mod join;
+pub mod kernel_reason;
 pub mod limits;
+pub mod pitfalls;
 pub mod recent;
 pub mod rules;
 pub mod timeouts;
@@ -50,8 +53,18 @@ pub struct Context<'a> {
     pub timeouts: &'a Timeouts,
     /// The end that sent the reset is on this node, and this is what it did.
     pub sender: Option<&'a Sent>,
+    /// The end that receives the reset which this one sent is on this node, and was seen before.
+    pub receiver: Option<&'a Event>,
     /// Nobody on this node sent it, although the peer's address is this node's own.
     pub sender_missing: bool,
+}
+
+/// The other end of the connection, as far as it is on this node.
+#[derive(Default)]
+struct Other<'a> {
+    sender: Option<&'a Sent>,
+    receiver: Option<&'a Event>,
+    missing: bool,
 }
 
 /// The stage.
@@ -77,19 +90,20 @@ impl Diagnosis {
         match event.what {
             What::ResetReceived | What::ConnectFailed(crate::event::ConnectFailure::Refused) => {
                 if let Some((event, owner, sender)) = self.join.received(event, owner) {
-                    out.push(self.judge(event, owner, Some(&sender), false));
+                    out.push(self.judge(event, owner, Other { sender: Some(&sender), ..Other::default() }));
                 }
             }
             What::ResetSent => {
-                let diagnosed = self.judge(event, owner, None, false);
+                let receiver = self.join.receiver(&event).cloned();
+                let diagnosed = self.judge(event, owner, Other { receiver: receiver.as_ref(), ..Other::default() });
                 let sender = Sent::of(&diagnosed);
                 let waiting = sender.as_ref().and_then(|sender| self.join.sent(sender));
                 out.push(diagnosed);
                 if let (Some((event, owner)), Some(sender)) = (waiting, sender) {
-                    out.push(self.judge(event, owner, Some(&sender), false));
+                    out.push(self.judge(event, owner, Other { sender: Some(&sender), ..Other::default() }));
                 }
             }
-            What::ConnectFailed(_) | What::TimedOut => out.push(self.judge(event, owner, None, false)),
+            What::ConnectFailed(_) | What::TimedOut => out.push(self.judge(event, owner, Other::default())),
         }
     }
 
@@ -97,7 +111,7 @@ impl Diagnosis {
     pub fn expire(&mut self, boot_ns: u64, out: &mut Vec<Diagnosed>) {
         while let Some((event, owner)) = self.join.expired(boot_ns) {
             let missing = self.sees_every_sender && join::is_own_address(&event);
-            out.push(self.judge(event, owner, None, missing));
+            out.push(self.judge(event, owner, Other { missing, ..Other::default() }));
         }
     }
 
@@ -112,14 +126,15 @@ impl Diagnosis {
         self.join.is_waiting()
     }
 
-    fn judge(&self, event: Event, owner: Owner, sender: Option<&Sent>, sender_missing: bool) -> Diagnosed {
+    fn judge(&self, event: Event, owner: Owner, other: Other<'_>) -> Diagnosed {
         let context = Context {
             process: owner.process.as_ref().map(|process| process.comm.as_str()),
             recent: &self.recent,
             limits: self.limits.as_ref(),
             timeouts: &self.timeouts,
-            sender,
-            sender_missing,
+            sender: other.sender,
+            receiver: other.receiver,
+            sender_missing: other.missing,
         };
         let cause = rules::judge(&event, &context);
         Diagnosed { event, owner, cause }

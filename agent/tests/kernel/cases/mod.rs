@@ -6,7 +6,9 @@ mod command_line;
 mod connects;
 mod lifetime;
 mod load;
+mod near_misses;
 mod owner;
+mod proxies;
 mod resets;
 mod wrap;
 
@@ -21,6 +23,8 @@ pub fn all() -> Vec<Case> {
         after_close::CASES,
         connects::CASES,
         causes::CASES,
+        proxies::CASES,
+        near_misses::CASES,
         owner::CASES,
         lifetime::CASES,
         load::CASES,

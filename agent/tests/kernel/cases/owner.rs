@@ -27,6 +27,7 @@ pub const CASES: &[Case] = &[
     ("a_killed_process_names_its_signal", killed),
     ("an_exiting_process_names_its_status", exited),
     ("the_reader_of_an_accepted_connection_is_known_when_the_peer_resets_it", reader),
+    ("a_process_that_moved_is_found_where_it_is", moved),
     ("cgroup_filter_takes_in_the_subtree_only", cgroup_filter),
 ];
 
@@ -182,6 +183,42 @@ fn reader() {
     let received = agent.reset(&netns, "received", port);
     is(&received, "/local/process/pid", actor.pid());
     is(&received, "/local/process/comm", "listener");
+}
+
+/// Its sockets stay where they were made. Of one that nobody has read from only that is known, and the line says so.
+fn moved() {
+    let top = format!("rstscope-test-moved-{}", std::process::id());
+    let (old, new) = (Cgroup::make(&format!("{top}/old")), Cgroup::make(&format!("{top}/new")));
+    let netns = Netns::new();
+    let mut agent = Agent::start(&[]);
+    for read in [true, false] {
+        let (old, new) = (old.path().to_owned(), new.path().to_owned());
+        let (_actor, client, port) = netns.run(move || {
+            let mut actor = Actor::start("mover", "server", &[&old]);
+            let port: u16 = actor.tell("port").parse().unwrap();
+            assert_eq!(actor.tell(&format!("enter {new}")), "entered");
+            let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            assert_eq!(actor.tell("accept"), "accepted");
+            client.write_all(b"hello").unwrap();
+            if read {
+                assert_eq!(actor.tell("read 5"), "read");
+            }
+            (actor, client, port)
+        });
+        crate::sockets::linger_zero(&client);
+        drop(client);
+        let received = agent.reset(&netns, "received", port);
+        let path = received["local"]["cgroup"]["path"].as_str().unwrap_or_default();
+        if read {
+            assert!(path.ends_with("/new"), "{received:#}");
+            absent(&received, "/local/cgroup/creator");
+        } else if path.ends_with("/old") {
+            is(&received, "/local/cgroup/creator", true);
+        } else {
+            // Where the memory controller is on, the kernel itself keeps who accepted it.
+            assert!(path.ends_with("/new"), "{received:#}");
+        }
+    }
 }
 
 fn cgroup_filter() {
