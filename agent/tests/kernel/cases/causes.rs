@@ -256,17 +256,23 @@ fn client_gone() {
     let mut agent = Agent::start(&[]);
     let mut pair = netns.run(|| Pair::connect(Family::V4));
     let (client_port, server_port) = (pair.client_port(), pair.server_port());
-    pair.client.write_all(b"slow question").unwrap();
-    pair.server.read_exact(&mut [0; 13]).unwrap();
-    let Pair { client, mut server, listener: _listener } = pair;
-    drop(client);
+    let (asked, ()) = Step::of(|| {
+        pair.client.write_all(b"slow question").unwrap();
+        pair.server.read_exact(&mut [0; 13]).unwrap();
+    });
+    sleep(MS(250));
+    let (left, (mut server, _listener)) = Step::of(|| pair.close_client());
     sleep(MS(300));
     server.write_all(b"answer").unwrap();
+    // Its patience, as both ends know it.
+    let patience = "/cause/evidence/client_waited_ms";
     if let Some(sent) = agent.reset_without_socket(&netns, client_port) {
         cause(&sent, "client_gone", "certain");
+        near(&sent, patience, &asked.until(&left));
     }
     let received = agent.reset(&netns, "received", server_port);
     is(&received, "/cause/code", "client_gone");
+    near(&received, patience, &asked.until(&left));
 }
 
 fn transfer_cancelled() {

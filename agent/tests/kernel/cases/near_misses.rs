@@ -61,17 +61,24 @@ fn half_closed_client() {
 fn client_that_left() {
     let netns = Netns::new();
     let mut agent = Agent::start(&[]);
-    let mut pair = netns.run(|| Pair::connect(Family::V4));
-    let server = pair.server_port();
-    pair.client.write_all(b"question").unwrap();
-    let (closing, _listener) = pair.close_client();
-    sleep(MS(200));
-    drop(closing);
-    let sent = agent.reset(&netns, "sent", server);
-    cause(&sent, "client_gone", "likely");
-    is(&sent, "/cause/evidence/unread_bytes", 8);
-    assert!(number(&sent, "/cause/evidence/client_closed_ms_ago") >= 200.0, "{sent:#}");
-    agent.nothing_more(&netns);
+    for reads_and_resets in [false, true] {
+        let mut pair = netns.run(|| Pair::connect(Family::V4));
+        let server = pair.server_port();
+        pair.client.write_all(b"question").unwrap();
+        let (mut closing, _listener) = pair.close_client();
+        sleep(MS(200));
+        if reads_and_resets {
+            closing.read_exact(&mut [0; 8]).unwrap();
+            linger_zero(&closing);
+        }
+        drop(closing);
+        let sent = agent.reset(&netns, "sent", server);
+        is(&sent, "/tcp/state", "CLOSE_WAIT");
+        cause(&sent, "client_gone", "likely");
+        is(&sent, "/tcp/unread_bytes", if reads_and_resets { 0 } else { 8 });
+        assert!(number(&sent, "/cause/evidence/client_closed_ms_ago") >= 200.0, "{sent:#}");
+        agent.nothing_more(&netns);
+    }
 }
 
 /// Happy eyeballs: the refusal is true, and the application never noticed.

@@ -98,3 +98,58 @@ fn a_health_check_is_benign_and_a_client_that_waited_is_not() {
     assert!(!check(5000, 0).benign, "it may have waited for a greeting");
     assert!(!check(2, 10).benign);
 }
+
+/// One thread of one process: a connect that it gave up, and a fraction of a millisecond later a client closed unread.
+#[test]
+fn a_proxy_that_gave_up_connecting_names_its_setting() {
+    let by_thread = |record: &mut Record| {
+        record.flags |= flag::ACTOR;
+        (record.actor.tgid, record.actor.tid) = (7, 8);
+    };
+    let closed_after = |error: i32| {
+        let connect = decoded(|record| {
+            by_thread(record);
+            record.kind = kind::CONNECT_FAILED;
+            record.state = state::SYN_SENT;
+            record.connection.owner.tgid = 7;
+            record.connection.birth_ns = record.boot_ns - 10_001_000_000;
+            record.tuple.local_port = 40_000;
+            record.facts.shutdown = 3;
+            record.facts.segments_out = 1;
+            record.facts.error = error.cast_unsigned();
+        });
+        let close = decoded(|record| {
+            by_thread(record);
+            record.kind = kind::RESET_SENT;
+            record.flags |= flag::ENDED;
+            record.boot_ns += 200_000;
+            record.connection.role = role::SERVER;
+            record.tuple.local_port = 15_001;
+            record.facts.receive_next = 517;
+            record.facts.bytes_sent = 0;
+            record.facts.shutdown = 3;
+        });
+        let mut recent = Recent::default();
+        recent.note(&connect);
+        let timeouts = Timeouts::built_in();
+        let context = Context {
+            process: Some("envoy"),
+            recent: &recent,
+            limits: &NoLimits,
+            timeouts: &timeouts,
+            sender: None,
+            receiver: None,
+            sender_missing: false,
+        };
+        judge(&close, &context)
+    };
+    let gave_up = closed_after(0);
+    assert_eq!((gave_up.code, gave_up.confidence), (Code::ProxyConnectTimeout, Confidence::Likely));
+    assert_eq!(gave_up.evidence["connect_failure"], "abandoned");
+    assert_eq!(gave_up.products.first().map(|known| known.product.as_str()), Some("Istio sidecar / gateway"));
+    // The kernel gave up or the network did: no timeout of the proxy's.
+    let unreachable = closed_after(libc::EHOSTUNREACH);
+    assert_eq!(unreachable.code, Code::ProxyConnectTimeout);
+    assert_eq!(unreachable.evidence["connect_failure"], "icmp_error");
+    assert!(unreachable.products.is_empty());
+}
