@@ -27,7 +27,7 @@ pub fn judge(event: &Event, context: &Context<'_>) -> Cause {
     let mistaken = theirs.code == Code::ClientGone && still_reads(event);
     if same || mistaken || theirs.code == Code::Unknown || (says_only_how(theirs.code) && is_pattern(own.code)) {
         let confidence = if same { own.confidence.max(theirs.confidence) } else { own.confidence };
-        // The sender's process narrows the products.
+        // Who closed measured more exactly when.
         let products = if theirs.products.is_empty() { own.products.clone() } else { theirs.products.clone() };
         let how = (!same).then(|| theirs.code.name());
         return Cause { confidence, products, ..own }
@@ -38,6 +38,11 @@ pub fn judge(event: &Event, context: &Context<'_>) -> Cause {
     let mut cause = theirs.clone();
     cause.evidence.extend(own.evidence);
     cause.with("sent_by", process)
+}
+
+/// The peer's process, where its end is on this node: it narrows the products. Else every one that fits is a candidate.
+fn peer_process<'a>(context: &Context<'a>) -> Option<&'a str> {
+    context.sender.and_then(|sender| sender.process.as_deref())
 }
 
 /// How a socket was ended or what it answered, not why.
@@ -165,8 +170,9 @@ fn after_the_peers_fin(event: &Event, context: &Context<'_>) -> Cause {
     .with("gap_before_last_send_ms", gap)
     .with("first_fin_ms_ago", fin_ago);
     match idle_then {
-        // The peer's own process is not known here, so every product that fits is a candidate.
-        Some(idle) if served => idle::with_products(cause, event, context, Kind::Idle, Side::Server, idle, None),
+        Some(idle) if served => {
+            idle::with_products(cause, event, context, Kind::Idle, Side::Server, idle, peer_process(context))
+        }
         _ => cause,
     }
 }
@@ -201,8 +207,9 @@ fn client_gone(event: &Event, context: &Context<'_>, confidence: Confidence, ago
     .with("client_waited_ms", waited)
     .with("client_closed_ms_ago", fin.map(|fin| fin.ms_ago));
     match waited {
-        // Which program the client is cannot be seen from here.
-        Some(waited) => idle::with_products(cause, event, context, Kind::Request, Side::Client, waited, None),
+        Some(waited) => {
+            idle::with_products(cause, event, context, Kind::Request, Side::Client, waited, peer_process(context))
+        }
         None => cause,
     }
 }
@@ -223,7 +230,7 @@ fn crossed_the_fin(event: &Event, context: &Context<'_>, confidence: Confidence,
     .with("peer_idle_timeout_ms", Some(idle))
     .with("gap_before_last_send_ms", event.idle.gap_before_last_send)
     .with("crossed_the_fin", Some(true));
-    idle::with_products(cause, event, context, Kind::Idle, Side::Server, idle, None)
+    idle::with_products(cause, event, context, Kind::Idle, Side::Server, idle, peer_process(context))
 }
 
 /// The server answered, closed, and the rest of the request met nobody.
@@ -416,7 +423,7 @@ fn race(event: &Event, context: &Context<'_>, just_sent: bool, in_flight: u32) -
     .with("gap_before_last_send_ms", Some(gap))
     .with("learned_idle_limit_ms", learned.map(|limit| limit.last))
     .with("in_flight_bytes", Some(in_flight));
-    let cause = idle::with_products(cause, event, context, Kind::Idle, Side::Server, gap, None);
+    let cause = idle::with_products(cause, event, context, Kind::Idle, Side::Server, gap, peer_process(context));
     // Neither learned nor documented: a server that dies at that moment looks the same.
     (learned.is_some() || !cause.products.is_empty()).then_some(cause)
 }

@@ -17,7 +17,10 @@ use agent_common::{
 use super::*;
 use crate::{
     diagnosis::{Diagnosed, join::Sent, kernel_reason, limits::NoLimits, recent::Recent, timeouts::Timeouts},
-    event::{decode::Decoder, party::Owner},
+    event::{
+        decode::Decoder,
+        party::{Owner, Process},
+    },
 };
 
 const REASONS: [(u32, &str); 10] = [

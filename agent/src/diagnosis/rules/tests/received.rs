@@ -114,3 +114,29 @@ fn a_refused_upload_is_told_from_a_cancelled_download() {
     assert_eq!(reset(role::CLIENT, 500).code, Code::TransferCancelled);
     assert_eq!(reset(role::SERVER, 2).code, Code::TransferCancelled);
 }
+
+/// Node.js is not nginx, even if both close after so long; where the closing end is on this node, it is known which it was.
+#[test]
+fn the_process_at_the_other_end_narrows_the_products() {
+    let reused = |record: &mut Record| {
+        record.state = state::CLOSE_WAIT;
+        record.facts.bits = facts_flag::HAS_FILE | facts_flag::TIMESTAMPS_ON;
+        record.facts.send_next = 100;
+        record.facts.sent_stamp = record.jiffies;
+        record.facts.received_stamp = record.jiffies - 1350;
+        with_fin(record, first_fin::PEER, 400, 1250, 1250);
+    };
+    let closed_by = |comm: &str| {
+        let event = decoded(|record| answering(record, socket::LISTENER, tcp_flag::PSH | tcp_flag::ACK, 100));
+        let process = Process { pid: 7, comm: comm.to_owned(), exe: None };
+        let owner = Owner { process: Some(process), ..Owner::default() };
+        let cause = Cause::new(Code::StaleConnectionReuse, Confidence::Certain, "why", "what to do");
+        let sender = Sent::of(&Diagnosed { event, owner, cause }).unwrap();
+        let cause = judged_as(None, Some(&sender), reused);
+        cause.products.iter().map(|known| known.product.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(judged(reused).code, Code::StaleConnectionReuse);
+    assert!(judged(reused).products.len() > 1);
+    assert_eq!(closed_by("uvicorn"), ["uvicorn"]);
+    assert_eq!(closed_by("java"), [""; 0], "no server of Java's closes after 5 s");
+}
