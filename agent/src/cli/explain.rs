@@ -91,11 +91,7 @@ mod tests {
 
     #[test]
     fn every_test_that_proves_a_page_exists() {
-        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/");
-        let mut tests = std::fs::read_to_string(format!("{root}src/diagnosis/rules/tests.rs")).unwrap();
-        for file in std::fs::read_dir(format!("{root}tests/kernel/cases")).unwrap() {
-            tests += &std::fs::read_to_string(file.unwrap().path()).unwrap();
-        }
+        let tests = crate::diagnosis::pitfalls::sources_of_tests();
         for code in Code::ALL {
             let (_, proofs) = code.page().split_once("## Proved by").unwrap();
             let mut names = proofs.split('`').skip(1).step_by(2).peekable();

@@ -83,3 +83,31 @@ impl From<Millis> for Value {
         serde_json::to_value(millis).unwrap_or(Self::Null)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    /// Every name under which a rule puts something into the evidence is explained to readers.
+    #[test]
+    fn what_evidence_names_is_documented() {
+        let explained = include_str!("../../../docs/schema.md");
+        let mut names = 0;
+        for file in [
+            include_str!("rules/closing.rs"),
+            include_str!("rules/connect.rs"),
+            include_str!("rules/mod.rs"),
+            include_str!("rules/received.rs"),
+            include_str!("rules/sent.rs"),
+            include_str!("rules/timeout.rs"),
+        ] {
+            for name in file.split(".with(\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+                // A key of an object is documented as `key` or `object.key`; `idle_rx_ms` stands for `idle.rx_ms`.
+                assert!(
+                    explained.contains(&format!("`{name}`")) || explained.contains(&format!(".{name}`")),
+                    "{name} is not in docs/schema.md"
+                );
+                names += 1;
+            }
+        }
+        assert!(names > 50, "only {names} names found");
+    }
+}

@@ -130,12 +130,6 @@ impl Join {
         }
     }
 
-    /// The end that waits for this reset's sender, if it came first.
-    #[must_use]
-    pub fn receiver(&self, sender: &Event) -> Option<&Event> {
-        self.receivers.find(sender, |receiver| is_one_reset(sender, &receiver.event)).map(|(_, end)| &end.event)
-    }
-
     /// The next end that has waited in vain at `boot_ns`.
     pub fn expired(&mut self, boot_ns: u64) -> Option<End> {
         self.senders.expired(boot_ns).or_else(|| self.receivers.expired(boot_ns))
@@ -170,14 +164,9 @@ impl Waiting {
         None
     }
 
-    fn find(&self, other: &Event, fits: impl Fn(&End) -> bool) -> Option<(u64, &End)> {
-        let candidates = self.by_number.get(&shared_number(other)?)?;
-        let ends = candidates.iter().rev().filter_map(|place| Some((*place, self.ends.get(place)?)));
-        ends.into_iter().find(|(_, end)| fits(end))
-    }
-
     fn take(&mut self, other: &End, fits: impl Fn(&End) -> bool) -> Option<End> {
-        let (place, _) = self.find(&other.event, fits)?;
+        let candidates = self.by_number.get(&shared_number(&other.event)?)?;
+        let place = *candidates.iter().rev().find(|place| self.ends.get(place).is_some_and(&fits))?;
         self.remove(place)
     }
 
@@ -265,7 +254,6 @@ mod tests {
         let whole = Some(Pair { sender: sent.clone(), receiver: received.clone() });
         let mut join = Join::default();
         assert!(join.received(received.clone()).is_none());
-        assert_eq!(join.receiver(&sent.event), Some(&received.event));
         assert_eq!(join.sent(sent.clone()), whole);
         assert!(!join.is_waiting());
 

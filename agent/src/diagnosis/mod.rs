@@ -1,9 +1,10 @@
 //! The diagnosis stage: why.
 //!
 //! * [`code`]: the closed set of causes; [`cause`]: one answer, with its evidence;
-//! * [`rules`]: what an event shows by itself;
+//! * [`rules`]: what an event shows by itself; [`kernel_reason`]: what the kernel says against it;
 //! * [`join`]: both ends of one connection on this node;
 //! * [`recent`]: what a process went through just before, which ties a proxy's two sides together;
+//! * [`pitfalls`]: what misleads, and the tests that hold it;
 //! * [`limits`]: idle limits learned from quiet closes; [`timeouts`]: those that products document.
 //!
 //! A connect that failed by itself and a timeout leave at once. Each end of a reset waits up to [`join::PATIENCE_NS`] for
@@ -12,7 +13,9 @@
 pub mod cause;
 pub mod code;
 pub mod join;
+pub mod kernel_reason;
 pub mod limits;
+pub mod pitfalls;
 pub mod recent;
 pub mod rules;
 pub mod timeouts;

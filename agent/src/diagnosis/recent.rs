@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::event::{Event, Millis, What};
+use crate::event::{ConnectFailure, Event, Millis, What};
 
 /// How long such an event can explain another in the same thread. Passing it on takes a fraction of a millisecond, and
 /// many where the machine is overloaded; but one event loop does one thing after another.
@@ -26,8 +26,17 @@ pub struct Before {
     pub age: Option<Millis>,
     /// Its peer, as text.
     pub peer: String,
-    is_connect: bool,
+    /// How the connect failed; `None` of a reset.
+    pub connect: Option<ConnectFailure>,
     local: (std::net::IpAddr, Option<u16>),
+}
+
+impl Before {
+    /// How long before `event` it was.
+    #[must_use]
+    pub fn ago(&self, event: &Event) -> Millis {
+        Millis::from_ns(event.boot_ns.saturating_sub(self.boot_ns))
+    }
 }
 
 /// The last such events, newest last.
@@ -39,9 +48,9 @@ pub struct Recent {
 impl Recent {
     /// Notes an event that may explain a later one.
     pub fn note(&mut self, event: &Event) {
-        let is_connect = match event.what {
-            What::ConnectFailed(_) => true,
-            What::ResetReceived => false,
+        let connect = match event.what {
+            What::ConnectFailed(failure) => Some(failure),
+            What::ResetReceived => None,
             What::ResetSent | What::TimedOut => return,
         };
         let Some(pid) = event.owner.map(|owner| owner.tgid) else { return };
@@ -54,7 +63,7 @@ impl Recent {
             tid: event.facts.actor.as_ref().map(|actor| actor.tid),
             age: event.age.map(|age| age.millis),
             peer: event.peer.to_string(),
-            is_connect,
+            connect,
             local: (event.local.ip, event.local.port),
         });
     }
@@ -75,7 +84,7 @@ impl Recent {
         let actor = event.facts.actor.as_ref()?;
         let ago = |before: &Before| event.boot_ns.saturating_sub(before.boot_ns);
         self.events.iter().rev().take_while(|before| ago(before) <= SAME_THREAD_NS).find(|before| {
-            before.is_connect == is_connect
+            before.connect.is_some() == is_connect
                     && before.boot_ns <= event.boot_ns
                     && before.pid == actor.pid
                     && match before.tid {

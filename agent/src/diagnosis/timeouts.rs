@@ -233,7 +233,8 @@ impl Timeouts {
     /// The products whose timer of this `kind` fits a measured time, the closest first, each once, at most `limit`.
     ///
     /// `side` is the end that closed the connection, or gave up. If the table knows its `process`, only rows that name
-    /// it count: Node.js is not Tomcat, even if it closed after 20 s.
+    /// it count: Node.js is not Tomcat, even if it closed after 20 s. A process the table does not know may be a program
+    /// in disguise, such as a script of Python's, but neither a proxy under another name nor somebody's load balancer.
     #[must_use]
     pub fn fitting(
         &self,
@@ -244,12 +245,16 @@ impl Timeouts {
         process: Option<&str>,
         limit: usize,
     ) -> Vec<&Known> {
-        let process = process.filter(|process| self.rows.iter().any(|row| row.is_run_by(process)));
+        let runs = |row: &Known| match process {
+            None => true,
+            Some(process) if self.rows.iter().any(|row| row.is_run_by(process)) => row.is_run_by(process),
+            Some(_) => row.side != Side::LoadBalancer && (row.side != Side::Proxy || row.processes.is_empty()),
+        };
         let mut fitting: Vec<&Known> = self
             .rows
             .iter()
             .filter(|row| row.kind == kind && row.side.acts_as(side) && row.fits(measured_ms, tick_ms))
-            .filter(|row| process.is_none_or(|process| row.is_run_by(process)))
+            .filter(|row| runs(row))
             .collect();
         let distance = |row: &Known| (measured_ms - row.seconds * 1000.0).abs();
         fitting.sort_by(|a, b| distance(a).total_cmp(&distance(b)));

@@ -10,7 +10,7 @@ use agent_common::{
 };
 use serde::Serialize;
 
-use super::{ConnectFailure, Millis, bytes, connect};
+use super::{ConnectFailure, Millis, bytes, connect, errno};
 
 /// A task that did something in process context.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -86,6 +86,9 @@ pub struct Facts {
     /// How a connect failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connect_failure: Option<ConnectFailure>,
+    /// An ICMP error that the kernel only took a note of (`sk_err_soft`): the errno's name. Of a failed connect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub icmp_error: Option<String>,
     /// The RST that arrived carried a timestamp option: a live socket made it. Only where timestamps are in use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rst_had_timestamp: Option<bool>,
@@ -174,6 +177,8 @@ pub fn facts(event: &Event, hz: u32, has: impl Fn(agent_common::layout::Member) 
 
     Facts {
         connect_failure: (event.kind == kind::CONNECT_FAILED).then(|| connect::failure(event)),
+        icmp_error: (event.kind == kind::CONNECT_FAILED && here(Member::SoftError) && socket.soft_error != 0)
+            .then(|| errno::name(socket.soft_error)),
         rst_had_timestamp: (event.kind == kind::RESET_RECEIVED
             && here(Member::SawTstamp)
             && socket.bits & facts_flag::TIMESTAMPS_ON != 0)

@@ -141,7 +141,15 @@ impl Agent {
     }
 
     /// Waits for a line that `wanted` accepts. Lines that came before stay available to later calls.
+    ///
+    /// Whatever a test provokes, the kernel's own reason for it must not contradict the cause.
     pub fn wait(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let line = self.next_wanted(what, wanted);
+        crate::expect::absent(&line, "/cause/evidence/kernel_reason_disagrees");
+        line
+    }
+
+    fn next_wanted(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         if let Some(index) = self.seen.iter().position(&wanted) {
             return self.seen.remove(index);
         }

@@ -1,4 +1,4 @@
-//! Comparisons of measured times with what a test itself measured around each step.
+//! What a line has to say; comparisons of measured times with what a test itself measured around each step.
 
 use std::{
     ops::RangeInclusive,
@@ -65,4 +65,26 @@ pub fn is(line: &Value, pointer: &str, value: impl Into<Value>) {
 #[track_caller]
 pub fn absent(line: &Value, pointer: &str) {
     assert_eq!(line.pointer(pointer), None, "at {pointer}\nline: {line:#}");
+}
+
+/// Asserts the cause's code and confidence.
+#[track_caller]
+pub fn cause(line: &Value, code: &str, confidence: &str) {
+    is(line, "/cause/code", code);
+    is(line, "/cause/confidence", confidence);
+}
+
+/// By how many milliseconds one line's event came before the other's.
+pub fn apart_ms(first: &Value, second: &Value) -> f64 {
+    let time = |line: &Value| -> jiff::Timestamp {
+        line["time"].as_str().and_then(|time| time.parse().ok()).unwrap_or_else(|| panic!("no time: {line}"))
+    };
+    time(second).duration_since(time(first)).as_secs_f64() * 1000.0
+}
+
+/// Plays a scene until its timing was hit, which a slow machine misses at times. The scene itself asserts what a line may
+/// say that missed it.
+#[track_caller]
+pub fn until_hit(mut scene: impl FnMut() -> bool) {
+    assert!((0..20).any(|_| scene()), "missed 20 times");
 }

@@ -79,6 +79,20 @@ impl Pair {
         self.server.local_addr().expect("bound").port()
     }
 
+    /// Closes the server's end, keeping the client's and the port served.
+    pub fn close_server(self) -> (TcpStream, TcpListener) {
+        let Self { client, server, listener } = self;
+        drop(server);
+        (client, listener)
+    }
+
+    /// Closes the client's end, keeping the server's and the port served.
+    pub fn close_client(self) -> (TcpStream, TcpListener) {
+        let Self { client, server, listener } = self;
+        drop(client);
+        (server, listener)
+    }
+
     /// Client asks with `ask` bytes, server reads them and answers with `answer` bytes, client reads those.
     pub fn exchange(&mut self, ask: usize, answer: usize) {
         self.client.write_all(&vec![b'q'; ask]).expect("a request");
@@ -272,6 +286,18 @@ pub fn act(arguments: &[String]) {
             "close" => {
                 connection = None;
                 println!("closed");
+            }
+            // Connects to an address, waits so many milliseconds in vain and gives up.
+            "give-up" => {
+                let (address, wait) = argument.split_once(' ').expect("an address and a time");
+                let socket = connect_nonblocking(address.parse().expect("an address"));
+                std::thread::sleep(Duration::from_millis(wait.parse().expect("a number")));
+                drop(socket);
+                println!("gave up");
+            }
+            "enter" => {
+                crate::cgroups::enter(argument);
+                println!("entered");
             }
             "sleep" => std::thread::sleep(Duration::from_millis(argument.parse().expect("a number"))),
             "exit" => std::process::exit(argument.parse().expect("a status")),

@@ -1,12 +1,13 @@
 //! Connects that failed.
 
-use super::{Context, say};
+use super::{Context, idle, round, say};
 use crate::{
     diagnosis::{
         cause::{Cause, Confidence},
         code::Code,
+        timeouts::{Kind, Side},
     },
-    event::{ConnectFailure, Event, Millis},
+    event::{ConnectFailure, Event},
 };
 
 /// Why a connect failed.
@@ -23,6 +24,14 @@ pub fn judge(event: &Event, failure: ConnectFailure, context: &Context<'_>) -> C
             format!("The connect to {peer} was refused after {age}, but no socket of this host sent that RST."),
             "Look for a reject rule with tcp reset on this host (nft list ruleset, iptables -S).",
         ),
+        ConnectFailure::Refused if context.sender.is_some_and(|sender| sender.cause.code == Code::PortClosed) => {
+            Cause::new(
+                Code::ConnectRefused,
+                Confidence::Certain,
+                format!("Nobody listens on {peer}: this node's own kernel answered the SYN with a RST, after {age}."),
+                "Start the service, or correct the address or port: no firewall is involved.",
+            )
+        }
         ConnectFailure::Refused => Cause::new(
             Code::ConnectRefused,
             Confidence::Certain,
@@ -42,7 +51,7 @@ pub fn judge(event: &Event, failure: ConnectFailure, context: &Context<'_>) -> C
             "The packets are dropped on the way or by a full listener: check firewalls, routes and the server's accept \
              queue.",
         ),
-        ConnectFailure::Abandoned => abandoned(event, &age, resent),
+        ConnectFailure::Abandoned => abandoned(event, &age, resent, context),
         ConnectFailure::NotSent => Cause::new(
             Code::ConnectNotSent,
             Confidence::Likely,
@@ -62,15 +71,31 @@ pub fn judge(event: &Event, failure: ConnectFailure, context: &Context<'_>) -> C
             "See the lost lines for why this connection could not be followed.",
         ),
     };
+    let sender = context.sender;
     cause
+        .with("sent_by", sender.and_then(|sender| sender.process.clone()))
+        .with("sender_cause", sender.map(|sender| sender.cause.code.name()))
         .with("age_ms", event.age.map(|age| age.millis))
         .with("syn_retransmits", event.tcp.syn_retransmits)
         .with("error", event.tcp.error.clone())
 }
 
 /// Given up by the application: closed, or its process ended.
-fn abandoned(event: &Event, age: &str, resent: u32) -> Cause {
+fn abandoned(event: &Event, age: &str, resent: u32, context: &Context<'_>) -> Cause {
     let peer = event.peer;
+    // Of an ICMP error that comes while connect() holds the socket the kernel only takes a note (`tcp_v4_err`); connect()
+    // reports it all the same, and the application closes the socket.
+    if let (Some(error), 0) = (&event.facts.icmp_error, resent) {
+        return Cause::new(
+            Code::ConnectUnreachable,
+            Confidence::Likely,
+            format!(
+                "An ICMP error ({error}) answered the SYN to {peer}; the application closed the socket after {age}."
+            ),
+            "Look at routes and reject rules between here and there; tcpdump 'icmp' names the router that answered.",
+        )
+        .with("icmp_error", Some(error.clone()));
+    }
     if let Some(actor) = event.facts.actor.as_ref().filter(|actor| actor.exiting) {
         let how = actor.signal.map_or_else(|| "exited".to_owned(), |signal| format!("was ended by signal {signal}"));
         return Cause::new(
@@ -85,19 +110,19 @@ fn abandoned(event: &Event, age: &str, resent: u32) -> Cause {
         1 => "its SYN and one more had not been answered".to_owned(),
         more => format!("its SYN and {more} more had not been answered"),
     };
-    Cause::new(
+    let cause = Cause::new(
         Code::ConnectTimeoutApplication,
         Confidence::Certain,
         format!("The application gave up the connect to {peer} after {age}; {unanswered}."),
         "If the time is a round number it is a connect timeout: raise it above the second the kernel takes to send a \
          lost SYN again, and find out why the peer does not answer.",
     )
-    .with("round_ms", round(event.age.map(|age| age.millis)))
-}
-
-/// The round time (a whole number of hundreds of milliseconds) that the age is, within 2 % above: timers fire late.
-fn round(age: Option<Millis>) -> Option<Millis> {
-    let age = age?.0;
-    let hundred = (age / 100.0).round() * 100.0;
-    (hundred >= 100.0 && age >= hundred - 8.0 && age <= hundred * 1.02 + 8.0).then_some(Millis(hundred))
+    .with("icmp_error", event.facts.icmp_error.clone())
+    .with("round_ms", round(event.age.map(|age| age.millis)));
+    match event.age {
+        Some(age) => {
+            idle::with_products(cause, event, context, Kind::Connect, Side::Client, age.millis, context.process)
+        }
+        None => cause,
+    }
 }

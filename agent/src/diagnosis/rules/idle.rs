@@ -1,4 +1,4 @@
-//! Idle limits: the measured one, the learned one, and the products whose documented one fits.
+//! Timeouts: the idle limit learned of a server, and the products whose documented timeout fits a measured time.
 
 use super::{
     super::timeouts::{Kind, Side},
@@ -15,13 +15,14 @@ use crate::{
 /// How many products a cause names.
 const MOST_PRODUCTS: usize = 4;
 
-/// Adds the products whose documented idle timeout fits `measured`, for the side that closed. The process name narrows
-/// them only if the closing process is the local one.
+/// Adds the products whose documented timeout of this `kind` fits `measured`, for the side that closed or gave up. The
+/// `process` narrows them; it is `None` where the one whose timeout it is runs elsewhere.
 #[must_use]
 pub fn with_products(
     mut cause: Cause,
     event: &Event,
     context: &Context<'_>,
+    kind: Kind,
     side: Side,
     measured: Millis,
     process: Option<&str>,
@@ -29,7 +30,7 @@ pub fn with_products(
     let tick = two_ticks(event) / 2.0;
     cause.products = context
         .timeouts
-        .fitting(Kind::Idle, side, measured.0, tick, process, MOST_PRODUCTS)
+        .fitting(kind, side, measured.0, tick, process, MOST_PRODUCTS)
         .into_iter()
         .map(|known| Product {
             product: known.product.clone(),

@@ -1,9 +1,10 @@
 //! What an event shows: the rules, first match wins.
 //!
-//! One file per side of the story: [`sent`] for the end that sent the RST, [`received`] for the one that got it,
-//! [`connect`] and [`timeout`] for what fails without one. Limits come from what the kernel knows (the length of a tick,
+//! One file per side of the story: [`sent`] for the end that sent the RST ([`closing`] if a close() did), [`received`] for
+//! the one that got it, [`connect`] and [`timeout`] for what fails without one. Limits come from what the kernel knows (the length of a tick,
 //! the round-trip time, learned idle limits), not from milliseconds that fitted one machine.
 
+pub mod closing;
 pub mod connect;
 pub mod idle;
 pub mod received;
@@ -53,6 +54,13 @@ fn long_idle(event: &Event) -> f64 {
 /// Seconds or milliseconds, as a sentence has them.
 fn say(millis: Millis) -> String {
     seconds(millis.0)
+}
+
+/// The round time (a whole number of hundreds of milliseconds) that the age is, within 2 % above: timers fire late.
+fn round(age: Option<Millis>) -> Option<Millis> {
+    let age = age?.0;
+    let hundred = (age / 100.0).round() * 100.0;
+    (hundred >= 100.0 && age >= hundred - 8.0 && age <= hundred * 1.02 + 8.0).then_some(Millis(hundred))
 }
 
 /// The other end, by the part it plays.

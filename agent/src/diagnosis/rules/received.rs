@@ -1,13 +1,14 @@
 //! Resets that this host received.
 
-use super::{CLOSE_NOTIFY_BYTES, Context, idle, long_idle, moment, peer_name, say, two_ticks, unknown};
+use super::{CLOSE_NOTIFY_BYTES, Context, closing, idle, long_idle, moment, peer_name, round, say, two_ticks, unknown};
 use crate::{
     diagnosis::{
         cause::{Cause, Confidence},
         code::Code,
-        timeouts::Side,
+        kernel_reason,
+        timeouts::{Kind, Side},
     },
-    event::{Event, Role},
+    event::{Event, Millis, Role},
 };
 
 /// Why a reset was received.
@@ -22,16 +23,26 @@ pub fn judge(event: &Event, context: &Context<'_>) -> Cause {
     let process = sender.process.clone();
     let theirs = &sender.cause;
     let same = theirs.code == own.code;
-    if same || theirs.code == Code::Unknown || (says_only_how(theirs.code) && is_pattern(own.code)) {
+    // The server took a half-close for leaving; who half-closed knows better.
+    let mistaken = theirs.code == Code::ClientGone && still_reads(event);
+    if same || mistaken || theirs.code == Code::Unknown || (says_only_how(theirs.code) && is_pattern(own.code)) {
         let confidence = if same { own.confidence.max(theirs.confidence) } else { own.confidence };
-        // The sender's process narrows the products.
+        // Who closed measured more exactly when.
         let products = if theirs.products.is_empty() { own.products.clone() } else { theirs.products.clone() };
         let how = (!same).then(|| theirs.code.name());
-        return Cause { confidence, products, ..own }.with("sent_by", process).with("sender_cause", how);
+        return Cause { confidence, products, ..own }
+            .with("sent_by", process)
+            .with("sender_cause", how)
+            .with(kernel_reason::DISAGREES, theirs.evidence.get(kernel_reason::DISAGREES).cloned());
     }
     let mut cause = theirs.clone();
     cause.evidence.extend(own.evidence);
     cause.with("sent_by", process)
+}
+
+/// The peer's process, where its end is on this node: it narrows the products. Else every one that fits is a candidate.
+fn peer_process<'a>(context: &Context<'a>) -> Option<&'a str> {
+    context.sender.and_then(|sender| sender.process.as_deref())
 }
 
 /// How a socket was ended or what it answered, not why.
@@ -54,6 +65,7 @@ const fn is_pattern(code: Code) -> bool {
 
 fn by_itself(event: &Event, context: &Context<'_>) -> Cause {
     match event.tcp.state {
+        Some("FIN_WAIT1" | "FIN_WAIT2") if still_reads(event) => while_established(event, context),
         Some("FIN_WAIT1" | "FIN_WAIT2" | "CLOSING" | "LAST_ACK" | "TIME_WAIT") => aftermath(event),
         Some("CLOSE_WAIT") => after_the_peers_fin(event, context),
         Some("SYN_RECV") => aborted_before_accept(event),
@@ -61,6 +73,14 @@ fn by_itself(event: &Event, context: &Context<'_>) -> Cause {
         Some("ESTABLISHED") => while_established(event, context),
         _ => unknown(event),
     }
+}
+
+/// Only our sending side is shut, and the application still holds the socket: it waits for what the peer has to say.
+pub fn still_reads(event: &Event) -> bool {
+    let facts = &event.facts;
+    facts.shutdown == Some("send")
+        && facts.has_file == Some(true)
+        && !matches!(&facts.first_fin, Some(fin) if fin.by == "peer")
 }
 
 /// We had closed, or both had: the RST ends nothing any more.
@@ -76,13 +96,14 @@ fn aftermath(event: &Event) -> Cause {
 }
 
 fn aborted_before_accept(event: &Event) -> Cause {
-    Cause::new(
+    let cause = Cause::new(
         Code::AbortedBeforeAccept,
         Confidence::Certain,
         format!("{} reset the connection while it still waited to be accepted.", event.peer),
         "A health check, or a client that gave up: if it happens often the server accepts too slowly.",
     )
-    .with("age_ms", event.age.map(|age| age.millis))
+    .with("age_ms", event.age.map(|age| age.millis));
+    closing::benign_if_only_a_check(cause, event, Millis(0.0))
 }
 
 /// The peer's FIN had come. Whether the RST was made by a live socket tells what happened to what we sent after it.
@@ -110,17 +131,23 @@ fn after_the_peers_fin(event: &Event, context: &Context<'_>) -> Cause {
     }
     let weaker = |confidence| if event.facts.rst_had_timestamp.is_none() { Confidence::Possible } else { confidence };
     if event.role == Role::Server {
-        return Cause::new(
-            Code::ClientGone,
-            weaker(Confidence::Likely),
-            format!("The client {} had closed the connection {ago} before this server answered.", event.peer),
-            "If the client gave up too early raise its timeout; else this server is slow.",
-        )
-        .with("service_ms", event.idle.gap_before_last_send)
-        .with("client_closed_ms_ago", fin_ago);
+        return client_gone(event, context, weaker(Confidence::Likely), &ago);
+    }
+    let unsent = event.facts.unsent_bytes.unwrap_or(0);
+    let received = event.tcp.bytes_received.unwrap_or(0);
+    if event.role == Role::Client && unsent > 0 && received > 0 && event.idle.rx.is_some_and(|rx| rx.0 <= short(event))
+    {
+        return refused_upload(event, weaker(Confidence::Likely), in_flight, unsent);
     }
     let idle_then = event.facts.first_fin.as_ref().and_then(|fin| fin.idle_rx_ms);
     let gap = event.idle.gap_before_last_send;
+    if let (Some(idle), Some(fin), Some(tx)) = (idle_then, fin_ago, event.idle.tx)
+        && tx.0 > fin.0 + two_ticks(event)
+        && idle.0 >= long_idle(event)
+        && event.role == Role::Client
+    {
+        return crossed_the_fin(event, context, weaker(Confidence::Likely), idle, Millis(tx.0 - fin.0));
+    }
     let reused = gap.map_or_else(String::new, |gap| format!(" after {} idle", say(gap)));
     let served = event.tcp.bytes_received.unwrap_or(0) > 0;
     let summary = match idle_then {
@@ -143,19 +170,101 @@ fn after_the_peers_fin(event: &Event, context: &Context<'_>) -> Cause {
     .with("gap_before_last_send_ms", gap)
     .with("first_fin_ms_ago", fin_ago);
     match idle_then {
-        // The peer's own process is not known here, so every product that fits is a candidate.
-        Some(idle) if served => idle::with_products(cause, event, context, Side::Server, idle, None),
+        Some(idle) if served => {
+            idle::with_products(cause, event, context, Kind::Idle, Side::Server, idle, peer_process(context))
+        }
         _ => cause,
     }
+}
+
+/// The client's FIN came while this server was at work, or before it spoke at all.
+fn client_gone(event: &Event, context: &Context<'_>, confidence: Confidence, ago: &str) -> Cause {
+    let fin = event.facts.first_fin.as_ref();
+    if event.tcp.bytes_received == Some(0) {
+        let cause = Cause::new(
+            Code::ClientGone,
+            confidence,
+            format!(
+                "The client {} had closed the connection {ago} before, without having asked for anything.",
+                event.peer
+            ),
+            "A health check does so; a client that waits for the server's greeting gave up too early.",
+        )
+        .with("client_closed_ms_ago", fin.map(|fin| fin.ms_ago));
+        return closing::benign_if_only_a_check(cause, event, fin.map_or(Millis(0.0), |fin| fin.ms_ago));
+    }
+    // What the client sent last was not answered when its FIN came: so long had it been waiting.
+    let waited = fin.and_then(|fin| closing::unanswered(event, fin.idle_rx_ms, fin.idle_tx_ms, None));
+    let waited = waited.or_else(|| fin.filter(|_| event.tcp.bytes_acked == Some(0)).and_then(|fin| fin.idle_rx_ms));
+    let text = waited.map_or_else(String::new, |waited| format!(", after {} of waiting", say(waited)));
+    let cause = Cause::new(
+        Code::ClientGone,
+        confidence,
+        format!("The client {} had closed the connection{text}, {ago} before this server sent more.", event.peer),
+        "If the client gave up too early raise its timeout; else this server is slow.",
+    )
+    .with("service_ms", event.idle.gap_before_last_send)
+    .with("client_waited_ms", waited)
+    .with("client_closed_ms_ago", fin.map(|fin| fin.ms_ago));
+    match waited {
+        Some(waited) => {
+            idle::with_products(cause, event, context, Kind::Request, Side::Client, waited, peer_process(context))
+        }
+        None => cause,
+    }
+}
+
+/// The request had left before the server's FIN came: nobody here could have known.
+fn crossed_the_fin(event: &Event, context: &Context<'_>, confidence: Confidence, idle: Millis, by: Millis) -> Cause {
+    let cause = Cause::new(
+        Code::KeepaliveRace,
+        confidence,
+        format!(
+            "{} closed this connection after {} idle; a request had left {} before that was known here.",
+            event.peer,
+            say(idle),
+            say(by)
+        ),
+        "Make this client's or proxy's pool idle timeout shorter than the server's, and retry.",
+    )
+    .with("peer_idle_timeout_ms", Some(idle))
+    .with("gap_before_last_send_ms", event.idle.gap_before_last_send)
+    .with("crossed_the_fin", Some(true));
+    idle::with_products(cause, event, context, Kind::Idle, Side::Server, idle, peer_process(context))
+}
+
+/// The server answered, closed, and the rest of the request met nobody.
+fn refused_upload(event: &Event, confidence: Confidence, in_flight: u32, unsent: u32) -> Cause {
+    Cause::new(
+        Code::EarlyResponseClose,
+        confidence,
+        format!(
+            "{} answered and closed in the middle of a request: {in_flight} bytes of it were sent and not acknowledged, \
+             {unsent} more waited.",
+            event.peer
+        ),
+        "Read the answer, it may have come all the same: an error (413, 401) as a rule. Let the server read the rest \
+         before it closes.",
+    )
+    .with("unsent_bytes", Some(unsent))
+    .with("in_flight_bytes", Some(in_flight))
+    .with("idle_rx_ms", event.idle.rx)
+}
+
+/// What counts as just now for what an application does: a moment and what a busy machine takes to schedule it.
+fn short(event: &Event) -> f64 {
+    moment(event) + 50.0
 }
 
 /// A client's last write (a TLS close_notify) left as the server's FIN arrived, with the exchange complete and nothing
 /// idle about it.
 fn close_notify(event: &Event, fin_ago: Option<f64>) -> Option<Cause> {
-    let short = moment(event) + 50.0;
+    let short = short(event);
     let (rx, tx) = (event.idle.rx?, event.idle.tx?);
     let is_notify = event.facts.in_flight_bytes.is_some_and(|bytes| CLOSE_NOTIFY_BYTES.contains(&bytes));
-    if !is_notify || rx.0 > short || tx.0 > short || fin_ago? > short {
+    // No farewell without a handshake.
+    let shook_hands = event.tcp.bytes_received? > 0 && event.tcp.bytes_acked? > 0;
+    if !is_notify || !shook_hands || rx.0 > short || tx.0 > short || fin_ago? > short {
         return None;
     }
     Some(
@@ -183,15 +292,18 @@ fn while_established(event: &Event, context: &Context<'_>) -> Cause {
         return made_by_no_socket(event, received, in_flight, just_sent);
     }
     let sure = if facts.rst_had_timestamp == Some(true) { Confidence::Likely } else { Confidence::Possible };
-    if facts.unsent_bytes.unwrap_or(0) > 0 {
+    let unsent = facts.unsent_bytes.unwrap_or(0);
+    let answered_just_now = received > 0 && event.idle.rx.is_some_and(|rx| rx.0 <= short(event));
+    if unsent > 0 && event.role == Role::Client && answered_just_now {
+        return refused_upload(event, sure, in_flight, unsent);
+    }
+    if unsent > 0 {
         return Cause::new(
             Code::TransferCancelled,
             sure,
             format!(
                 "{} ended a running transfer: {} bytes were sent and not acknowledged, {} more waited.",
-                event.peer,
-                in_flight,
-                facts.unsent_bytes.unwrap_or(0)
+                event.peer, in_flight, unsent
             ),
             "The receiver cancelled, or refused an upload: look at what it answered and at its timeouts.",
         )
@@ -229,16 +341,25 @@ fn while_established(event: &Event, context: &Context<'_>) -> Cause {
     let never_answered = received == 0 && event.tcp.bytes_sent.unwrap_or(0) > 0;
     if asked_last || never_answered {
         let waited = event.idle.tx.map_or_else(String::new, |tx| format!(" {}", say(tx)));
-        return Cause::new(
+        // Behind a proxy that gave up its connect, the age is that connect's timeout.
+        let round = round(event.age.filter(|age| never_answered && !age.is_minimum).map(|age| age.millis));
+        let cause = Cause::new(
             Code::PeerAbortedWithRequestPending,
             sure,
             format!("{} aborted the connection{waited} after the last data sent to it, without an answer.", event.peer),
             "Look at the peer: a crash, a restart, a timeout of its own, or a proxy that gave up behind it.",
         )
         .with("waited_ms", event.idle.tx)
+        .with("round_ms", round)
         .with("bytes_received", event.tcp.bytes_received);
+        // What a server sends first is no request.
+        return if event.role == Role::Server {
+            closing::benign_if_only_a_check(cause, event, Millis(0.0))
+        } else {
+            cause
+        };
     }
-    Cause::new(
+    let cause = Cause::new(
         Code::PeerAbortedIdle,
         sure,
         format!(
@@ -248,7 +369,8 @@ fn while_established(event: &Event, context: &Context<'_>) -> Cause {
         ),
         "Its application, its proxy or an administrator ended it: harmless if the next use opens a new connection.",
     )
-    .with("idle_ms", event.idle.either())
+    .with("idle_ms", event.idle.either());
+    if event.role == Role::Server { closing::benign_if_only_a_check(cause, event, Millis(0.0)) } else { cause }
 }
 
 /// The RST carried no timestamp: whoever made it had no socket for the connection.
@@ -301,7 +423,7 @@ fn race(event: &Event, context: &Context<'_>, just_sent: bool, in_flight: u32) -
     .with("gap_before_last_send_ms", Some(gap))
     .with("learned_idle_limit_ms", learned.map(|limit| limit.last))
     .with("in_flight_bytes", Some(in_flight));
-    let cause = idle::with_products(cause, event, context, Side::Server, gap, None);
+    let cause = idle::with_products(cause, event, context, Kind::Idle, Side::Server, gap, peer_process(context));
     // Neither learned nor documented: a server that dies at that moment looks the same.
     (learned.is_some() || !cause.products.is_empty()).then_some(cause)
 }

@@ -1,13 +1,17 @@
 //! Resets that this host sent.
 
-use super::{CLOSE_NOTIFY_BYTES, Context, idle, local_name, long_idle, moment, peer_name, say, two_ticks, unknown};
+use super::{CLOSE_NOTIFY_BYTES, Context, closing, idle, local_name, long_idle, moment, peer_name, say, unknown};
 use crate::{
     diagnosis::{
         cause::{Cause, Confidence},
         code::Code,
-        timeouts::Side,
+        kernel_reason,
+        timeouts::{Kind, Side},
     },
-    event::{Event, Role, Socket},
+    event::{
+        Event, Millis, Role, Socket,
+        facts::{Actor, FirstFin},
+    },
 };
 
 /// Why a reset was sent.
@@ -19,7 +23,7 @@ pub fn judge(event: &Event, context: &Context<'_>) -> Cause {
         (_, Some(_)) => for_nobody(event, context),
         (_, None) => unknown(event),
     };
-    cause.with("kernel_reason", event.kernel_reason.clone())
+    kernel_reason::hold_against(cause, event.kernel_reason.as_deref())
 }
 
 /// Whoever owns the socket sent it, answering nothing.
@@ -63,13 +67,14 @@ fn by_itself(event: &Event, context: &Context<'_>) -> Cause {
     }
     if !ended {
         return match &facts.actor {
-            Some(actor) => Cause::new(
+            // A subflow of MPTCP is reset in its old state too; the kernel's reason tells.
+            Some(actor) if reason.is_none() || named("TCP_STATE") => Cause::new(
                 Code::DestroyedByAdmin,
                 Confidence::Certain,
                 format!("{} (pid {}) destroyed this connection from outside its process.", actor.comm, actor.pid),
                 "Find out who runs it: ss -K and some CNI plug-ins destroy sockets (SOCK_DESTROY).",
             ),
-            None => unknown(event),
+            _ => unknown(event),
         };
     }
     // Before accept() nobody holds the connection, so whoever ended it closed the listener.
@@ -82,25 +87,25 @@ fn by_itself(event: &Event, context: &Context<'_>) -> Cause {
         );
     }
     if let Some(actor) = facts.actor.as_ref().filter(|actor| actor.exiting) {
-        let how = match (actor.signal, actor.exit_status) {
-            (Some(signal), _) => format!("was ended by signal {signal}"),
-            (None, Some(status)) => format!("exited with status {status}"),
-            (None, None) => "exited".to_owned(),
-        };
         return Cause::new(
             Code::ProcessExit,
             Confidence::Certain,
-            format!("{} (pid {}) {how} with this connection open and {unread} bytes unread.", actor.comm, actor.pid),
+            format!(
+                "{} (pid {}) {} with this connection open and {unread} bytes unread.",
+                actor.comm,
+                actor.pid,
+                how_it_ended(actor)
+            ),
             "Find out why it ended (OOM killer, crash, rollout); let it finish its connections before it exits.",
         )
         .with("unread_bytes", event.tcp.unread_bytes)
         .with("signal", actor.signal);
     }
     if unread > 0 {
-        return unread_data(event, context, &who, unread);
+        return closing::with_unread_data(event, context, &who, unread);
     }
     if facts.linger_ms.is_some_and(|linger| linger.0 == 0.0) {
-        return linger_zero(event, context, &who);
+        return closing::with_linger_zero(event, context, &who);
     }
     if facts.shutdown != Some("both") {
         return Cause::new(
@@ -113,140 +118,36 @@ fn by_itself(event: &Event, context: &Context<'_>) -> Cause {
     unknown(event)
 }
 
-/// close() with received data unread. Why the application closed is told by what came before.
-fn unread_data(event: &Event, context: &Context<'_>, who: &str, unread: u32) -> Cause {
-    let peer = peer_name(event);
-    let sent = event.tcp.bytes_sent.unwrap_or(0);
-    let cause = if let Some(connect) = context.recent.failed_connect(event) {
-        let after = connect.age.map_or_else(String::new, |age| format!(" after {}", say(age)));
-        Cause::new(
-            Code::ProxyConnectTimeout,
-            Confidence::Likely,
-            format!("{who} gave up connecting to {}{after} and closed this connection for it.", connect.peer),
-            "Find out why the upstream does not answer, and raise the proxy's connect timeout (Istio: connectTimeout) \
-             above a second so that one lost SYN is survived.",
-        )
-        .with("upstream", Some(connect.peer.clone()))
-        .with("connect_ms", connect.age)
-    } else if let Some(stale) = came_after_our_fin(event, context, who) {
-        stale
-    } else if let Some(race) = race(event, context, who) {
-        race
-    } else if event.role == Role::Server && sent > 0 && recent(event) {
-        Cause::new(
-            Code::EarlyResponseClose,
-            Confidence::Likely,
-            format!(
-                "{who} answered and closed while the request was still arriving: {unread} bytes of it were unread."
-            ),
-            "Often an error answer (413, 401) to an upload: let the server read the rest before it closes.",
-        )
-    } else if event.role == Role::Client && event.tcp.bytes_received.unwrap_or(0) > u64::from(unread) {
-        Cause::new(
-            Code::TransferCancelled,
-            Confidence::Likely,
-            format!("{who} stopped reading a running answer and closed with {unread} bytes unread."),
-            "The client cancelled: a timeout or a user's doing. If not, read the answer to its end before closing.",
-        )
-    } else {
-        Cause::new(
-            Code::ClosedWithUnreadData,
-            Confidence::Certain,
-            format!("{who} closed this connection with {unread} bytes from {peer} unread."),
-            "Read to the end, or shut down and drain, before closing.",
-        )
-    };
-    cause.with("unread_bytes", Some(unread)).with("idle_tx_ms", event.idle.tx).with("idle_rx_ms", event.idle.rx)
-}
-
-/// A server that only shuts its sending side when a connection was idle too long, and closes it a moment later (Java NIO
-/// when its selector wakes): a request in between lies unread although the client could have known.
-fn came_after_our_fin(event: &Event, context: &Context<'_>, who: &str) -> Option<Cause> {
-    let fin = event.facts.first_fin.as_ref().filter(|fin| fin.by == "local")?;
-    let (rx, idle) = (event.idle.rx?, fin.idle_tx_ms?);
-    let served = event.tcp.bytes_sent? > 0;
-    if event.role != Role::Server || !served || rx.0 + two_ticks(event) > fin.ms_ago.0 || idle.0 < long_idle(event) {
-        return None;
-    }
-    let cause = Cause::new(
-        Code::StaleConnectionReuse,
-        Confidence::Likely,
-        format!(
-            "{who} had shut this connection down after {} idle; {} used it again {} later, and it was closed with that \
-             unread.",
-            say(idle),
-            peer_name(event),
-            say(crate::event::Millis((fin.ms_ago.0 - rx.0).max(0.0)))
-        ),
-        "Make the server's idle timeout longer than the idle timeout of the client's or proxy's connection pool.",
-    )
-    .with("first_fin_ms_ago", Some(fin.ms_ago))
-    .with("idle_at_close_ms", Some(idle));
-    Some(idle::with_products(cause, event, context, Side::Server, idle, context.process))
-}
-
-/// The request lay in the receive queue when the server closed for idleness: its last answer is one idle limit ago.
-fn race(event: &Event, context: &Context<'_>, who: &str) -> Option<Cause> {
-    let (tx, rx) = (event.idle.tx?, event.idle.rx?);
-    if event.role != Role::Server || tx.0 < long_idle(event) || rx.0 > moment(event) {
-        return None;
-    }
-    let learned = idle::learned(event, context).filter(|limit| idle::fits(tx, *limit, event));
-    let cause = Cause::new(
-        Code::KeepaliveRace,
-        if learned.is_some() { Confidence::Likely } else { Confidence::Possible },
-        format!(
-            "{who} closed this connection after {} idle, {} after the next request had arrived unread.",
-            say(tx),
-            say(rx)
-        ),
-        "Make the server's idle timeout longer than that of the clients' pools, and let clients retry.",
-    )
-    .with("server_idle_ms", Some(tx))
-    .with("learned_idle_limit_ms", learned.map(|limit| limit.last));
-    Some(idle::with_products(cause, event, context, Side::Server, tx, context.process))
-}
-
-fn linger_zero(event: &Event, context: &Context<'_>, who: &str) -> Cause {
-    if let Some(connect) = context.recent.failed_connect(event) {
-        return Cause::new(
-            Code::ProxyConnectTimeout,
-            Confidence::Likely,
-            format!("{who} could not connect to {} and reset this connection for it.", connect.peer),
-            "Find out why the upstream does not answer, and raise the proxy's connect timeout.",
-        )
-        .with("upstream", Some(connect.peer.clone()))
-        .with("connect_ms", connect.age);
-    }
-    if let Some(reset) = context.recent.received_reset(event) {
-        return Cause::new(
-            Code::ProxiedReset,
-            Confidence::Likely,
-            format!("{who} passed on a reset that it had just received from {}.", reset.peer),
-            "Look at the line of that other connection: the cause is there.",
-        )
-        .with("other_side", Some(reset.peer.clone()));
-    }
-    Cause::new(
-        Code::LingerZeroClose,
-        Confidence::Certain,
-        format!("{who} closed this connection with SO_LINGER 0, which sends a RST instead of a FIN."),
-        "It is the application's choice (health checks and some proxies do it); close without SO_LINGER 0 to end \
-         connections properly.",
-    )
-}
-
 /// A socket that was shut for reading was sent data (`TCP_ABORT_ON_DATA`), or did not like what it was sent.
 fn by_a_dying_socket(event: &Event, context: &Context<'_>) -> Cause {
     let facts = &event.facts;
     if event.tcp.state == Some("SYN_SENT") || event.tcp.state == Some("SYN_RECV") {
         return unknown(event);
     }
-    // Data that acknowledges an orphan's FIN ends it without `tcp_reset` (`tcp_rcv_state_process`, FIN_WAIT1).
-    let orphan = facts.ended_before == Some(true)
-        && facts.has_file == Some(false)
-        && facts.segment.as_ref().is_some_and(|segment| segment.payload_bytes > 0);
-    if !facts.data_without_reader && event.kernel_reason.as_deref() != Some("TCP_ABORT_ON_DATA") && !orphan {
+    // What acknowledges an orphan's FIN can end it without `tcp_reset` (`tcp_rcv_state_process`, FIN_WAIT1): if it brings
+    // data, or if the orphan does not want to wait for the peer's FIN.
+    let orphan = facts.ended_before == Some(true) && facts.has_file == Some(false);
+    let by_reason = event.kernel_reason.as_deref() == Some("TCP_ABORT_ON_DATA");
+    if !facts.data_without_reader && !by_reason && !orphan {
+        return unknown(event);
+    }
+    let payload = facts.segment.as_ref().map_or(0, |segment| segment.payload_bytes);
+    if orphan
+        && payload == 0
+        && !facts.data_without_reader
+        && matches!(event.tcp.state, Some("FIN_WAIT1" | "FIN_WAIT2"))
+    {
+        return Cause::new(
+            Code::Linger2,
+            if by_reason { Confidence::Certain } else { Confidence::Likely },
+            format!(
+                "{} acknowledged the close of a socket that does not wait for the peer's own (TCP_LINGER2).",
+                event.peer
+            ),
+            "Find out who sets TCP_LINGER2 to less than 0 here, and whether the peer still had something to send.",
+        );
+    }
+    if payload == 0 && !facts.data_without_reader {
         return unknown(event);
     }
     if facts.has_file == Some(true) {
@@ -284,6 +185,10 @@ fn for_nobody(event: &Event, context: &Context<'_>) -> Cause {
         )
         .with("given_up_ms_ago", event.facts.closed_ms_ago);
     }
+    // A SYN can also be answered by a listener with a half-open request of these ends, or by TIME_WAIT: the port is served.
+    if has("SYN") && event.socket != Socket::None {
+        return unknown(event);
+    }
     if has("SYN") {
         return Cause::new(
             Code::PortClosed,
@@ -311,17 +216,6 @@ fn for_nobody(event: &Event, context: &Context<'_>) -> Cause {
 fn after_our_close(event: &Event, context: &Context<'_>) -> Cause {
     let Some(fin) = &event.facts.first_fin else { return unknown(event) };
     let ago = say(fin.ms_ago);
-    let idle_then = fin.idle();
-    if fin.by == "local" && event.role == Role::Client {
-        return Cause::new(
-            Code::ClientGone,
-            Confidence::Certain,
-            format!("This client had closed the connection {ago} before the server sent more of its answer."),
-            "If the client gave up too early raise its timeout; else the server is slow.",
-        )
-        .with("first_fin_ms_ago", Some(fin.ms_ago))
-        .with("idle_at_close_ms", idle_then);
-    }
     if fin.by == "peer" {
         return Cause::new(
             Code::CloseAftermath,
@@ -330,29 +224,116 @@ fn after_our_close(event: &Event, context: &Context<'_>) -> Cause {
             "Nothing to do about this reset.",
         );
     }
-    if let Some(benign) = close_notify(event, idle_then) {
+    // Not a timeout: its sockets were closed because it ended.
+    if let Some(closer) = event.facts.closer.as_ref().filter(|closer| closer.exiting) {
+        return Cause::new(
+            Code::ProcessExit,
+            Confidence::Certain,
+            format!(
+                "{} (pid {}) {} {ago} before; {} sent more on this connection, which that had closed.",
+                closer.comm,
+                closer.pid,
+                how_it_ended(closer),
+                peer_name(event)
+            ),
+            "Find out why it ended (OOM killer, crash, rollout); let it finish its connections before it exits.",
+        )
+        .with("signal", closer.signal)
+        .with("first_fin_ms_ago", Some(fin.ms_ago));
+    }
+    if let Some(benign) = close_notify(event, fin.idle()) {
         return benign;
     }
+    if event.role == Role::Client { client_gone(event, fin, context) } else { stale_reuse(event, fin, context) }
+}
+
+/// This end had opened the connection and closed it: with a request unanswered, or at rest.
+fn client_gone(event: &Event, fin: &FirstFin, context: &Context<'_>) -> Cause {
+    let ago = say(fin.ms_ago);
+    if event.tcp.bytes_sent == Some(0) {
+        let cause = Cause::new(
+            Code::ClientGone,
+            Confidence::Certain,
+            format!("This client had closed the connection {ago} before the server spoke, without having asked for anything."),
+            "A health check does so; a client that waits for the server's greeting gave up too early.",
+        )
+        .with("first_fin_ms_ago", Some(fin.ms_ago));
+        return closing::benign_if_only_a_check(cause, event, fin.ms_ago);
+    }
+    let waited = closing::unanswered(event, fin.idle_tx_ms, fin.idle_rx_ms, event.tcp.bytes_received);
+    let at_rest = closing::unanswered(event, fin.idle_rx_ms, fin.idle_tx_ms, None).filter(|_| waited.is_none());
+    let text = match (waited, fin.idle()) {
+        (Some(waited), _) => format!(", having waited {} for an answer", say(waited)),
+        (None, Some(idle)) => format!(" {} after the last data", say(idle)),
+        (None, None) => String::new(),
+    };
+    let cause = Cause::new(
+        Code::ClientGone,
+        Confidence::Certain,
+        format!("This client had closed the connection{text}, {ago} before the server sent more."),
+        "If the client gave up too early raise its timeout; else the server is slow, or spoke unasked (a stream, a farewell).",
+    )
+    .with("first_fin_ms_ago", Some(fin.ms_ago))
+    .with("client_waited_ms", waited)
+    .with("idle_at_close_ms", fin.idle());
+    match (waited, at_rest) {
+        (Some(waited), _) => {
+            idle::with_products(cause, event, context, Kind::Request, Side::Client, waited, context.process)
+        }
+        // The server had spoken last: the client's pool let the connection go.
+        (None, Some(idle)) if idle.0 >= long_idle(event) => {
+            idle::with_products(cause, event, context, Kind::Idle, Side::Client, idle, context.process)
+        }
+        _ => cause,
+    }
+}
+
+/// This end had accepted the connection and closed it, and the other side wrote on it nevertheless.
+fn stale_reuse(event: &Event, fin: &FirstFin, context: &Context<'_>) -> Cause {
+    let (ago, idle_then) = (say(fin.ms_ago), fin.idle());
+    let was_idle = idle_then.is_some_and(|idle| idle.0 >= long_idle(event));
     let (idle_text, reuse) = match idle_then {
         Some(idle) => (format!(" after {} idle", say(idle)), idle.0 + fin.ms_ago.0),
         None => (String::new(), fin.ms_ago.0),
     };
     let who = context.process.unwrap_or(local_name(event)).to_owned();
-    let cause = Cause::new(
-        Code::StaleConnectionReuse,
-        if event.role == Role::Server { Confidence::Certain } else { Confidence::Likely },
-        format!(
-            "{who} had closed this connection{idle_text}, {ago} before; {} used it again {} after the last data.",
-            peer_name(event),
-            say(crate::event::Millis(reuse))
-        ),
-        "Make the server's idle timeout longer than the idle timeout of the client's or proxy's connection pool.",
-    )
-    .with("first_fin_ms_ago", Some(fin.ms_ago))
-    .with("idle_at_close_ms", idle_then);
+    // Without an acknowledgement of our FIN (else the state would be FIN_WAIT2): the peer's kernel did not have it when
+    // it sent this, so nobody there could have known.
+    let crossed = event.facts.data_without_reader && event.tcp.state == Some("FIN_WAIT1");
+    let mut cause = if crossed && was_idle && event.role == Role::Server {
+        Cause::new(
+            Code::KeepaliveRace,
+            Confidence::Likely,
+            format!(
+                "{who} closed this connection{idle_text}, {ago} before a request that was already on its way came."
+            ),
+            "Make the server's idle timeout longer than that of the clients' pools, and let clients retry.",
+        )
+    } else {
+        let confidence = match event.role {
+            _ if crossed => Confidence::Possible,
+            Role::Server => Confidence::Certain,
+            // Who opened it is not known, so it may be a client that left.
+            _ => Confidence::Possible,
+        };
+        Cause::new(
+            Code::StaleConnectionReuse,
+            confidence,
+            format!(
+                "{who} had closed this connection{idle_text}, {ago} before; {} used it again {} after the last data.",
+                peer_name(event),
+                say(Millis(reuse))
+            ),
+            "Make the server's idle timeout longer than the idle timeout of the client's or proxy's connection pool.",
+        )
+    };
+    cause = cause
+        .with("first_fin_ms_ago", Some(fin.ms_ago))
+        .with("idle_at_close_ms", idle_then)
+        .with("crossed_the_fin", crossed.then_some(true));
     match idle_then {
-        Some(idle) if idle.0 >= long_idle(event) => {
-            idle::with_products(cause, event, context, Side::Server, idle, context.process)
+        Some(idle) if was_idle => {
+            idle::with_products(cause, event, context, Kind::Idle, Side::Server, idle, context.process)
         }
         _ => cause,
     }
@@ -360,10 +341,14 @@ fn after_our_close(event: &Event, context: &Context<'_>) -> Cause {
 
 /// The client's last message, of the size of a TLS close_notify, crossed our FIN; the exchange was complete and nothing
 /// about it idle.
-fn close_notify(event: &Event, idle_at_fin: Option<crate::event::Millis>) -> Option<Cause> {
+fn close_notify(event: &Event, idle_at_fin: Option<Millis>) -> Option<Cause> {
     let short = moment(event) + 50.0;
     let fin = event.facts.first_fin.as_ref()?;
     let bytes = event.facts.segment.as_ref()?.payload_bytes;
+    // No farewell without a handshake.
+    if event.tcp.bytes_sent? == 0 || event.tcp.bytes_received? == 0 {
+        return None;
+    }
     if !CLOSE_NOTIFY_BYTES.contains(&bytes) || fin.ms_ago.0 > short || idle_at_fin?.0 > short {
         return None;
     }
@@ -395,8 +380,11 @@ fn unknown_connection(event: &Event, payload: u32) -> Cause {
     )
 }
 
-/// Whether data last went and came within a moment.
-fn recent(event: &Event) -> bool {
-    let short = |millis: Option<crate::event::Millis>| millis.is_some_and(|millis| millis.0 <= moment(event) + 50.0);
-    short(event.idle.rx) && short(event.idle.tx)
+/// How a process ended.
+fn how_it_ended(task: &Actor) -> String {
+    match (task.signal, task.exit_status) {
+        (Some(signal), _) => format!("was ended by signal {signal}"),
+        (None, Some(status)) => format!("exited with status {status}"),
+        (None, None) => "exited".to_owned(),
+    }
 }

@@ -1,24 +1,63 @@
-//! Rules on made-up events: what no test can provoke for real, and what a rule must not say.
+//! Rules on made-up events: what no test can provoke for real, and what a rule must not say. The rules' own files have
+//! theirs here under the same names.
+
+mod closing;
+mod connect;
+mod received;
+mod sent;
 
 use agent_common::{
-    connection::{facts_flag, first_fin, role},
+    connection::{connection_flag, facts_flag, first_fin, role},
     event::{Event as Record, Segment, flag, kind, socket},
     layout::{Location, MEMBERS},
     settings::Settings,
-    tcp::{flag as tcp_flag, state},
+    tcp::{flag as tcp_flag, sock_flag, state},
 };
 
 use super::*;
 use crate::{
-    diagnosis::{limits::NoLimits, recent::Recent, timeouts::Timeouts},
-    event::decode::Decoder,
+    diagnosis::{Diagnosed, Sent, kernel_reason, limits::NoLimits, recent::Recent, timeouts::Timeouts},
+    event::{
+        decode::Decoder,
+        party::{Owner, Process},
+    },
 };
 
-const REASONS: [(u32, &str); 4] =
-    [(8, "TCP_ABORT_ON_DATA"), (12, "TCP_ABORT_ON_LINGER"), (13, "TCP_ABORT_ON_MEMORY"), (15, "TCP_KEEPALIVE_TIMEOUT")];
+const REASONS: [(u32, &str); 10] = [
+    (1, "NO_SOCKET"),
+    (8, "TCP_ABORT_ON_DATA"),
+    (9, "TCP_TIMEWAIT_SOCKET"),
+    (10, "INVALID_SYN"),
+    (11, "TCP_ABORT_ON_CLOSE"),
+    (12, "TCP_ABORT_ON_LINGER"),
+    (13, "TCP_ABORT_ON_MEMORY"),
+    (14, "TCP_STATE"),
+    (15, "TCP_KEEPALIVE_TIMEOUT"),
+    (18, "MPTCP_RST_EMPTCP"),
+];
 
-/// A reset of an established client connection, decoded as the agent does it.
+/// The cause of a reset of an established client connection, decoded as the agent does it.
 fn judged(change: impl FnOnce(&mut Record)) -> Cause {
+    judged_as(None, None, change)
+}
+
+/// The same, of a process with this name, and with the end that sent it at hand.
+fn judged_as(process: Option<&str>, sender: Option<&Sent>, change: impl FnOnce(&mut Record)) -> Cause {
+    let event = decoded(change);
+    let (recent, timeouts) = (Recent::default(), Timeouts::built_in());
+    let context = Context {
+        process,
+        recent: &recent,
+        limits: &NoLimits,
+        timeouts: &timeouts,
+        sender,
+        receiver: None,
+        sender_missing: false,
+    };
+    judge(&event, &context)
+}
+
+fn decoded(change: impl FnOnce(&mut Record)) -> Event {
     let mut record = Record {
         boot_ns: 100_000_000_000,
         monotonic_ns: 100_000_000_000,
@@ -42,20 +81,7 @@ fn judged(change: impl FnOnce(&mut Record)) -> Cause {
         *place = Location::new(index as u32 * 8, 0).unwrap();
     }
     let decoder = Decoder { hz: 250, locations, reasons: REASONS.map(|(value, name)| (value, name.to_owned())).into() };
-    let event = decoder.decode(&record, 0);
-    let (recent, timeouts) = (Recent::default(), Timeouts::built_in());
-    judge(
-        &event,
-        &Context {
-            process: None,
-            recent: &recent,
-            limits: &NoLimits,
-            timeouts: &timeouts,
-            sender: None,
-            receiver: None,
-            sender_missing: false,
-        },
-    )
+    decoder.decode(&record, 0)
 }
 
 fn sent(reason: u32, change: impl FnOnce(&mut Record)) -> Cause {
@@ -67,121 +93,30 @@ fn sent(reason: u32, change: impl FnOnce(&mut Record)) -> Cause {
     })
 }
 
-#[test]
-fn the_kernels_reason_proves_orphan_out_of_memory() {
-    let cause = sent(13, |_| {});
-    assert_eq!((cause.code, cause.confidence), (Code::OrphanOutOfMemory, Confidence::Certain));
+/// The client end's RST, a given time after the kernel saw this FIN and these stamps (in ticks).
+fn with_fin(record: &mut Record, by: u8, fin_ms: u64, idle_rx: u32, idle_tx: u32) {
+    record.connection.first_fin = by;
+    record.connection.first_fin_ns = record.boot_ns - fin_ms * 1_000_000;
+    record.connection.fin_idle_rx = idle_rx;
+    record.connection.fin_idle_tx = idle_tx;
 }
 
-#[test]
-fn what_fits_no_rule_says_what_was_seen() {
-    let cause = sent(0, |record| record.flags |= flag::ENDED | flag::READ_FAULT);
-    assert_eq!((cause.code, cause.confidence), (Code::Unknown, Confidence::Possible));
-    assert!(cause.summary.contains("seen was"), "{}", cause.summary);
+fn answering(record: &mut Record, on: u8, flags: u8, payload: u32) {
+    record.kind = kind::RESET_ANSWERED;
+    record.socket = on;
+    record.flags |= flag::SEGMENT;
+    record.segment = Segment { flags, payload, ..Segment::default() };
 }
 
-#[test]
-fn keepalive_is_told_by_its_probes_where_the_kernel_gives_no_reason() {
-    let cause = sent(0, |record| record.facts.probes = 3);
-    assert_eq!((cause.code, cause.confidence), (Code::KeepaliveTimeout, Confidence::Likely));
-    assert!(cause.summary.contains("3 TCP keepalive probes"), "{}", cause.summary);
-}
-
-#[test]
-fn without_timestamps_nothing_is_more_than_possible() {
-    let cause = judged(|record| record.facts.bits = facts_flag::HAS_FILE);
-    assert_eq!((cause.code, cause.confidence), (Code::PeerAbortedIdle, Confidence::Possible));
-}
-
-#[test]
-fn a_gap_that_is_nobodys_idle_limit_is_no_keepalive_race() {
-    let just_sent = |gap: u32| {
-        judged(|record| {
-            record.facts.sent_stamp = 100_000;
-            record.facts.received_stamp = 100_000 - gap;
-            record.facts.send_next = 50;
-        })
-    };
-    // 7.9 s is in no product's documentation; 5 s is in several.
-    assert_eq!(just_sent(1975).code, Code::PeerAbortedWithRequestPending);
-    let race = just_sent(1250);
-    assert_eq!((race.code, race.confidence), (Code::KeepaliveRace, Confidence::Possible));
-    assert!(!race.products.is_empty());
-}
-
-#[test]
-fn a_slow_path_makes_moments_longer_and_not_races() {
-    // The RST comes one round trip of 400 ms after the request.
-    let cause = judged(|record| {
-        record.facts.bits = facts_flag::HAS_FILE | facts_flag::TIMESTAMPS_ON;
-        record.facts.srtt_8us = 400_000 * 8;
-        record.facts.sent_stamp = 100_000 - 100;
-        record.facts.send_next = 50;
-    });
-    assert_eq!((cause.code, cause.confidence), (Code::ConnectionUnknownAtPeer, Confidence::Likely));
-}
-
-#[test]
-fn a_half_close_that_is_read_to_its_end_is_no_stale_reuse() {
-    // Nothing was in flight when the RST came: what had been written before was taken.
-    let cause = judged(|record| {
-        record.state = state::CLOSE_WAIT;
-        record.facts.bits = facts_flag::HAS_FILE | facts_flag::TIMESTAMPS_ON;
-        record.connection.first_fin = first_fin::PEER;
-        record.connection.first_fin_ns = 99_000_000_000;
-    });
-    assert_eq!(cause.code, Code::Unknown);
-}
-
-#[test]
-fn a_syn_ack_nobody_waits_for_is_benign() {
-    let cause = judged(|record| {
-        record.kind = kind::RESET_ANSWERED;
-        record.socket = socket::NONE;
-        record.flags = flag::SEGMENT;
-        record.segment = Segment { flags: tcp_flag::SYN | tcp_flag::ACK, ..Segment::default() };
-    });
-    assert_eq!(cause.code, Code::LateSynAck);
-    assert!(cause.benign);
-    assert_eq!(cause.confidence, Confidence::Likely, "whose connect it was is not remembered");
-}
-
-#[test]
-fn sentences_have_numbers_and_no_jargon_alone() {
-    let cause = judged(|record| {
-        record.facts.sent_stamp = 100_000 - 2500;
-        record.facts.received_stamp = 100_000 - 5000;
-    });
-    assert_eq!(cause.code, Code::LateResetAfterIdle);
-    assert!(cause.summary.contains("10.00 s idle") && cause.summary.contains("10.00 s later"), "{}", cause.summary);
-    assert_eq!(cause.evidence["gap_before_last_send_ms"], 10_000);
-}
-
-/// Java NIO on an idle timeout: a FIN, and the close up to a second later.
-#[test]
-fn a_request_between_a_servers_fin_and_its_close_is_stale_reuse() {
-    let closed = |change: fn(&mut Record)| {
-        sent(11, |record| {
-            record.flags |= flag::ENDED;
-            record.connection.role = role::SERVER;
-            record.connection.last_state = state::FIN_WAIT2;
-            record.state = state::FIN_WAIT2;
-            record.connection.first_fin = first_fin::LOCAL;
-            record.connection.first_fin_ns = record.boot_ns - 400_000_000;
-            record.connection.fin_idle_rx = 752;
-            record.connection.fin_idle_tx = 751;
-            record.facts.received_stamp = record.jiffies - 50;
-            record.facts.sent_stamp = record.jiffies - 851;
-            record.facts.receive_next = 75;
-            record.facts.shutdown = 3;
-            change(record);
-        })
-    };
-    let stale = closed(|_| {});
-    assert_eq!((stale.code, stale.confidence), (Code::StaleConnectionReuse, Confidence::Likely));
-    assert!(stale.summary.contains("3.00 s idle") && stale.summary.contains("200 ms later"), "{}", stale.summary);
-    // A half-close that ends a busy exchange is none, and neither is data that had come before.
-    assert_eq!(closed(|record| record.connection.fin_idle_tx = 10).code, Code::ClosedWithUnreadData);
-    let before = closed(|record| record.facts.received_stamp = record.jiffies - 300);
-    assert_eq!(before.code, Code::ClosedWithUnreadData);
+/// Of a connection that this host had closed before.
+fn after_close(who: u8, change: impl FnOnce(&mut Record)) -> Cause {
+    judged(|record| {
+        answering(record, socket::TIME_WAIT, tcp_flag::PSH | tcp_flag::ACK, 72);
+        record.flags |= flag::CLOSED;
+        record.closed_ns = record.boot_ns - 100_000_000;
+        record.state = state::TIME_WAIT;
+        record.connection.role = who;
+        record.connection.last_state = state::FIN_WAIT2;
+        change(record);
+    })
 }

@@ -122,6 +122,35 @@ fn connects_have_their_own_timers() {
     let connect = |ms, process| products(&table.fitting(Kind::Connect, Side::Client, ms, TICK_MS, process, 9));
     assert_eq!(connect(10_001.0, Some("envoy")), ["Istio sidecar / gateway"]);
     assert_eq!(connect(998.0, None), ["Linkerd proxy"]);
+    assert_eq!(connect(1001.0, Some("linkerd2-proxy")), ["Linkerd proxy"]);
+    assert_eq!(connect(10_004.0, Some("node")), ["undici / Node fetch"]);
+    assert_eq!(connect(10_004.0, Some("java")), ["OkHttp", "Kafka clients"]);
+    // Timers fire late, not early; and half a second late is another timer.
+    assert_eq!(connect(9_990.0, Some("node")), [""; 0]);
+    assert_eq!(connect(10_500.0, Some("node")), [""; 0]);
+    assert_eq!(connect(1_000.0, Some("node")), [""; 0]);
+}
+
+#[test]
+fn a_stranger_is_no_proxy_and_no_load_balancer() {
+    let table = Timeouts::built_in();
+    let connect = |ms, process| products(&table.fitting(Kind::Connect, Side::Client, ms, TICK_MS, process, 9));
+    assert_eq!(
+        connect(10_001.0, Some("checkout")),
+        ["undici / Node fetch", "OkHttp", "MongoDB drivers", "Kafka clients"]
+    );
+    assert!(connect(10_001.0, None).contains(&"Istio sidecar / gateway"));
+    assert_eq!(connect(19_001.0, None), ["Cloudflare"]);
+    assert_eq!(connect(19_001.0, Some("checkout")), [""; 0]);
+}
+
+#[test]
+fn clients_that_wait_for_an_answer_have_timers_of_their_own() {
+    let table = Timeouts::built_in();
+    let request = |ms, process| products(&table.fitting(Kind::Request, Side::Client, ms, TICK_MS, process, 9));
+    assert_eq!(request(60_010.0, Some("nginx")), ["nginx http proxy", "Kong Gateway"]);
+    assert_eq!(request(10_004.0, None), ["OkHttp"]);
+    assert_eq!(request(30_004.0, None), ["AWS CloudFront"], "a server's own timers are not the client's");
 }
 
 #[test]

@@ -6,7 +6,9 @@ mod command_line;
 mod connects;
 mod lifetime;
 mod load;
+mod near_misses;
 mod owner;
+mod proxies;
 mod resets;
 mod wrap;
 
@@ -21,6 +23,16 @@ pub fn all() -> Vec<Case> {
 
 /// Those whose outcome rests on what the hooks saw: with one kind of hook by force, only these are worth another run.
 pub fn resting_on_hooks() -> Vec<Case> {
-    [resets::CASES, after_close::CASES, connects::CASES, causes::CASES, owner::CASES, lifetime::CASES, load::CASES]
-        .concat()
+    [
+        resets::CASES,
+        after_close::CASES,
+        connects::CASES,
+        causes::CASES,
+        proxies::CASES,
+        near_misses::CASES,
+        owner::CASES,
+        lifetime::CASES,
+        load::CASES,
+    ]
+    .concat()
 }

@@ -30,6 +30,7 @@ pub const CASES: &[Case] = &[
     ("the_acceptor_is_known_before_it_reads_where_the_kernel_shows_it", acceptor),
     ("the_process_of_a_connection_older_than_the_agent_is_found_by_its_open_files", older),
     ("both_ends_of_a_connection_name_each_other", both_ends),
+    ("a_process_that_moved_is_found_where_it_is", moved),
     ("cgroup_filter_takes_in_the_subtree_only", cgroup_filter),
 ];
 
@@ -246,6 +247,42 @@ fn both_ends() {
     is(&received, "/peer/process/pid", actor.pid());
     is(&received, "/peer/container/id", id.as_str());
     is(&sent, "/peer/process/pid", std::process::id());
+}
+
+/// Its sockets stay where they were made. Of one that nobody has read from only that is known, and the line says so.
+fn moved() {
+    let top = format!("rstscope-test-moved-{}", std::process::id());
+    let (old, new) = (Cgroup::make(&format!("{top}/old")), Cgroup::make(&format!("{top}/new")));
+    let netns = Netns::new();
+    let mut agent = Agent::start(&[]);
+    for read in [true, false] {
+        let (old, new) = (old.path().to_owned(), new.path().to_owned());
+        let (_actor, client, port) = netns.run(move || {
+            let mut actor = Actor::start("mover", "server", &[&old]);
+            let port: u16 = actor.tell("port").parse().unwrap();
+            assert_eq!(actor.tell(&format!("enter {new}")), "entered");
+            let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            assert_eq!(actor.tell("accept"), "accepted");
+            client.write_all(b"hello").unwrap();
+            if read {
+                assert_eq!(actor.tell("read 5"), "read");
+            }
+            (actor, client, port)
+        });
+        crate::sockets::linger_zero(&client);
+        drop(client);
+        let received = agent.reset(&netns, "received", port);
+        let path = received["local"]["cgroup"]["path"].as_str().unwrap_or_default();
+        if read {
+            assert!(path.ends_with("/new"), "{received:#}");
+            absent(&received, "/local/cgroup/creator");
+        } else if path.ends_with("/old") {
+            is(&received, "/local/cgroup/creator", true);
+        } else {
+            // Where the memory controller is on, the kernel itself keeps who accepted it.
+            assert!(path.ends_with("/new"), "{received:#}");
+        }
+    }
 }
 
 fn cgroup_filter() {

@@ -55,6 +55,11 @@ fn linger_zero_close(family: Family) {
     is(&sent, "/tcp/bytes_received", 100);
     is(&sent, "/tcp/bytes_sent", 200);
     is(&sent, "/facts/linger_ms", 0);
+    if agent.has_reasons() {
+        is(&sent, "/reset/kernel_reason", "TCP_STATE");
+    }
+    // Its own socket reports ECONNRESET a moment later, as if it had been reset.
+    absent(&sent, "/tcp/error");
     is(&sent, "/facts/actor/pid", std::process::id());
     is(&sent, "/local/ip", family.address());
     is(&sent, "/peer/ip", family.address());
@@ -114,10 +119,15 @@ fn unread_data_wins_over_linger_zero() {
     pair.client.write_all(b"123").unwrap();
     sleep(Duration::from_millis(50));
     linger_zero(&pair.server);
-    drop(pair);
+    let _open = pair.close_server();
     let sent = agent.reset(&netns, "sent", server);
+    is(&sent, "/cause/code", "closed_with_unread_data");
+    is(&sent, "/cause/confidence", "certain");
     is(&sent, "/tcp/unread_bytes", 3);
     is(&sent, "/facts/linger_ms", 0);
+    if agent.has_reasons() {
+        is(&sent, "/reset/kernel_reason", "TCP_ABORT_ON_CLOSE");
+    }
 }
 
 fn an_unread_fin_is_not_unread_data() {

@@ -1,0 +1,278 @@
+//! A process closed a socket, and that sent a RST: with received data unread, or with SO_LINGER 0.
+//!
+//! How it was closed is proved by the socket. Why is told by what came before: a connect of the same process that failed,
+//! a reset that it received on its other side, an idle limit that was due, a peer that had left.
+
+use super::{CLOSE_NOTIFY_BYTES, Context, idle, long_idle, moment, peer_name, received, say, two_ticks};
+use crate::{
+    diagnosis::{
+        cause::{Cause, Confidence},
+        code::Code,
+        recent::Before,
+        timeouts::{Kind, Side},
+    },
+    event::{ConnectFailure, Event, Millis, Role},
+};
+
+/// close() with received data unread.
+pub fn with_unread_data(event: &Event, context: &Context<'_>, who: &str, unread: u32) -> Cause {
+    let sent = event.tcp.bytes_sent.unwrap_or(0);
+    let peer_had_closed = event.facts.first_fin.as_ref().is_some_and(|fin| fin.by == "peer");
+    let cause = if let Some(cause) = because_of_another_connection(event, context, who, unread) {
+        cause
+    } else if let Some(stale) = came_after_our_fin(event, context, who) {
+        stale
+    } else if let Some(race) = race(event, context, who) {
+        race
+    } else if event.role == Role::Server && sent > 0 && recent(event) && !peer_had_closed {
+        Cause::new(
+            Code::EarlyResponseClose,
+            Confidence::Likely,
+            format!(
+                "{who} answered and closed while the request was still arriving: {unread} bytes of it were unread."
+            ),
+            "Often an error answer (413, 401) to an upload: let the server read the rest before it closes.",
+        )
+    } else if event.role == Role::Client
+        && event.tcp.bytes_received.unwrap_or(0) > u64::from(unread)
+        && !peer_had_closed
+    {
+        Cause::new(
+            Code::TransferCancelled,
+            Confidence::Likely,
+            format!("{who} stopped reading a running answer and closed with {unread} bytes unread."),
+            "The client cancelled: a timeout or a user's doing. If not, read the answer to its end before closing.",
+        )
+    } else {
+        Cause::new(
+            Code::ClosedWithUnreadData,
+            Confidence::Certain,
+            format!("{who} closed this connection with {unread} bytes from {} unread.", peer_name(event)),
+            "Read to the end, or shut down and drain, before closing.",
+        )
+    };
+    cause.with("unread_bytes", Some(unread)).with("idle_tx_ms", event.idle.tx).with("idle_rx_ms", event.idle.rx)
+}
+
+/// close() with SO_LINGER 0 and nothing unread.
+pub fn with_linger_zero(event: &Event, context: &Context<'_>, who: &str) -> Cause {
+    if let Some(cause) = because_of_another_connection(event, context, who, 0) {
+        return cause;
+    }
+    if let Some(reset) = context.recent.received_reset(event) {
+        return Cause::new(
+            Code::ProxiedReset,
+            Confidence::Likely,
+            format!("{who} passed on a reset that it had just received from {}.", reset.peer),
+            "Look at the line of that other connection: the cause is there.",
+        )
+        .with("other_side", Some(reset.peer.clone()));
+    }
+    let cause = Cause::new(
+        Code::LingerZeroClose,
+        Confidence::Certain,
+        format!("{who} closed this connection with SO_LINGER 0, which sends a RST instead of a FIN."),
+        "It is the application's choice (health checks and some proxies do it); close without SO_LINGER 0 to end \
+         connections properly.",
+    );
+    if event.role == Role::Client { benign_if_only_a_check(cause, event, Millis(0.0)) } else { cause }
+}
+
+/// A connection that was opened and closed within `long_idle` without a byte either way lost nobody anything: a health
+/// check. `ended_ago` is how long before the event it was over. An older one may have waited in vain for a greeting.
+pub fn benign_if_only_a_check(mut cause: Cause, event: &Event, ended_ago: Millis) -> Cause {
+    let lived = event.age.filter(|age| !age.is_minimum).map(|age| age.millis.0 - ended_ago.0);
+    let nothing = |bytes: Option<u64>| bytes == Some(0);
+    // Of a server, what it sent too late to a client that asked nothing does not count.
+    let silent = match event.role {
+        Role::Client => nothing(event.tcp.bytes_sent),
+        Role::Server => nothing(event.tcp.bytes_received),
+        Role::Unknown => false,
+    };
+    if silent && lived.is_some_and(|lived| lived < long_idle(event)) {
+        cause.benign = true;
+        cause = cause.with("looks_like_health_check", Some(true));
+    }
+    cause
+}
+
+/// For how long one side had had the last word: data went its way `said` and the other way `replied` before, and nothing
+/// may ever have come back (`reply_bytes`). `None` if the other side spoke last, or both within two ticks.
+pub fn unanswered(
+    event: &Event,
+    said: Option<Millis>,
+    replied: Option<Millis>,
+    reply_bytes: Option<u64>,
+) -> Option<Millis> {
+    let said = said?;
+    let last = reply_bytes == Some(0) || replied.is_some_and(|replied| replied.0 - said.0 > two_ticks(event));
+    last.then_some(said)
+}
+
+/// The peer had left, or a connect for it failed: whichever came first is why.
+fn because_of_another_connection(event: &Event, context: &Context<'_>, who: &str, unread: u32) -> Option<Cause> {
+    let connect = context.recent.failed_connect(event);
+    let fin = event.facts.first_fin.as_ref().filter(|fin| fin.by == "peer");
+    match (connect, fin) {
+        // A proxy gives up connecting for a client that has left.
+        (Some(connect), Some(fin)) if fin.ms_ago.0 <= connect.ago(event).0 => {
+            Some(gave_up_connecting(event, context, who, connect))
+        }
+        (Some(connect), None) => Some(gave_up_connecting(event, context, who, connect)),
+        (_, Some(_)) => close_notify(event, unread).or_else(|| client_left(event, context, who, unread)),
+        (None, None) => None,
+    }
+}
+
+fn gave_up_connecting(event: &Event, context: &Context<'_>, who: &str, connect: &Before) -> Cause {
+    let age = connect.age.map_or_else(|| "some time".to_owned(), say);
+    let upstream = &connect.peer;
+    let (summary, advice) = match connect.connect {
+        Some(ConnectFailure::Abandoned) => (
+            format!("{who} gave up connecting to {upstream} after {age} and closed this connection for it."),
+            "Find out why the upstream does not answer, and raise the proxy's connect timeout (Istio: connectTimeout) \
+             above a second so that one lost SYN is survived.",
+        ),
+        Some(ConnectFailure::Refused) => (
+            format!("{who} was refused by {upstream} after {age} and closed this connection for it."),
+            "The upstream does not listen, or a firewall rejects: see the line of that connect. No timeout was involved.",
+        ),
+        _ => (
+            format!("{who} failed to connect to {upstream} within {age} and closed this connection for it."),
+            "See the line of that connect: the cause is there.",
+        ),
+    };
+    let failure = connect.connect.and_then(|failure| serde_json::to_value(failure).ok());
+    let cause = Cause::new(Code::ProxyConnectTimeout, Confidence::Likely, summary, advice)
+        .with("upstream", Some(upstream.clone()))
+        .with("connect_ms", connect.age)
+        .with("connect_failure", failure);
+    match connect.age {
+        Some(age) if connect.connect == Some(ConnectFailure::Abandoned) => {
+            idle::with_products(cause, event, context, Kind::Connect, Side::Client, age, context.process)
+        }
+        _ => cause,
+    }
+}
+
+/// The client had shut its side down before this server was done with what it had asked.
+fn client_left(event: &Event, context: &Context<'_>, who: &str, unread: u32) -> Option<Cause> {
+    let fin = event.facts.first_fin.as_ref()?;
+    let (rx, tx) = (event.idle.rx?, event.idle.tx?);
+    let unsent = event.facts.unsent_bytes.unwrap_or(0);
+    let unacked = event.facts.in_flight_bytes.unwrap_or(0);
+    let asked = event.tcp.bytes_received.unwrap_or(0) > 0;
+    let unanswered = asked && (event.tcp.bytes_sent == Some(0) || tx.0 - rx.0 > two_ticks(event));
+    // It only shut its sending side and is here to prove it.
+    if context.receiver.is_some_and(received::still_reads) {
+        return None;
+    }
+    if event.role != Role::Server || (unread == 0 && unsent == 0 && unacked == 0 && !unanswered) {
+        return None;
+    }
+    // It was answered after it had left: how this end closed is all that is known.
+    if unread > 0 && event.tcp.bytes_sent.is_some_and(|sent| sent > 0) && tx.0 + two_ticks(event) < fin.ms_ago.0 {
+        return None;
+    }
+    let left = match (unread, unsent.saturating_add(unacked)) {
+        (0, 0) => "its request unanswered".to_owned(),
+        (0, unsent) => format!("{unsent} bytes of the answer not delivered"),
+        (unread, 0) => format!("{unread} bytes of its request unread"),
+        (unread, unsent) => format!("{unread} bytes of its request unread and {unsent} of the answer not delivered"),
+    };
+    let waited = fin.idle_rx_ms.filter(|_| unanswered);
+    let cause = Cause::new(
+        Code::ClientGone,
+        // It may have shut down its sending side only, and still be waiting: that is not visible from here.
+        Confidence::Likely,
+        format!(
+            "The client {} had closed its side {} before {who} closed too, with {left}.",
+            event.peer,
+            say(fin.ms_ago)
+        ),
+        "If the client gave up too early raise its timeout, else this server is slow; a client that only half-closes \
+         needs a server that answers all the same.",
+    )
+    .with("client_closed_ms_ago", Some(fin.ms_ago))
+    .with("client_waited_ms", waited)
+    .with("unsent_bytes", event.facts.unsent_bytes)
+    .with("in_flight_bytes", event.facts.in_flight_bytes);
+    Some(match waited {
+        Some(waited) => idle::with_products(cause, event, context, Kind::Request, Side::Client, waited, None),
+        None => cause,
+    })
+}
+
+/// What lies unread is as long as a TLS close_notify and came together with the peer's FIN; all else was exchanged.
+fn close_notify(event: &Event, unread: u32) -> Option<Cause> {
+    let fin = event.facts.first_fin.as_ref()?;
+    let with_the_fin = (event.idle.rx?.0 - fin.ms_ago.0).abs() <= moment(event);
+    let delivered = event.facts.unsent_bytes? == 0 && event.facts.in_flight_bytes? == 0;
+    let exchanged = event.tcp.bytes_sent? > 0 && event.tcp.bytes_received? > u64::from(unread);
+    if !CLOSE_NOTIFY_BYTES.contains(&unread) || !with_the_fin || !delivered || !exchanged {
+        return None;
+    }
+    Some(Cause::new(
+        Code::TlsCloseNotify,
+        Confidence::Possible,
+        format!(
+            "{} closed with a last message of {unread} bytes, the size of a TLS close_notify, that was not read.",
+            event.peer
+        ),
+        "Nothing to do: the exchange was complete.",
+    ))
+}
+
+/// A server that only shuts its sending side when a connection was idle too long, and closes it a moment later (Java NIO
+/// when its selector wakes): a request in between lies unread although the client could have known.
+fn came_after_our_fin(event: &Event, context: &Context<'_>, who: &str) -> Option<Cause> {
+    let fin = event.facts.first_fin.as_ref().filter(|fin| fin.by == "local")?;
+    let (rx, idle) = (event.idle.rx?, fin.idle_tx_ms?);
+    let served = event.tcp.bytes_sent? > 0;
+    if event.role != Role::Server || !served || rx.0 + two_ticks(event) > fin.ms_ago.0 || idle.0 < long_idle(event) {
+        return None;
+    }
+    let cause = Cause::new(
+        Code::StaleConnectionReuse,
+        Confidence::Likely,
+        format!(
+            "{who} had shut this connection down after {} idle; {} used it again {} later, and it was closed with that \
+             unread.",
+            say(idle),
+            peer_name(event),
+            say(Millis((fin.ms_ago.0 - rx.0).max(0.0)))
+        ),
+        "Make the server's idle timeout longer than the idle timeout of the client's or proxy's connection pool.",
+    )
+    .with("first_fin_ms_ago", Some(fin.ms_ago))
+    .with("idle_at_close_ms", Some(idle));
+    Some(idle::with_products(cause, event, context, Kind::Idle, Side::Server, idle, context.process))
+}
+
+/// The request lay in the receive queue when the server closed for idleness: its last answer is one idle limit ago.
+fn race(event: &Event, context: &Context<'_>, who: &str) -> Option<Cause> {
+    let (tx, rx) = (event.idle.tx?, event.idle.rx?);
+    if event.role != Role::Server || tx.0 < long_idle(event) || rx.0 > moment(event) {
+        return None;
+    }
+    let learned = idle::learned(event, context).filter(|limit| idle::fits(tx, *limit, event));
+    let cause = Cause::new(
+        Code::KeepaliveRace,
+        if learned.is_some() { Confidence::Likely } else { Confidence::Possible },
+        format!(
+            "{who} closed this connection after {} idle, {} after the next request had arrived unread.",
+            say(tx),
+            say(rx)
+        ),
+        "Make the server's idle timeout longer than that of the clients' pools, and let clients retry.",
+    )
+    .with("server_idle_ms", Some(tx))
+    .with("learned_idle_limit_ms", learned.map(|limit| limit.last));
+    Some(idle::with_products(cause, event, context, Kind::Idle, Side::Server, tx, context.process))
+}
+
+/// Whether data last went and came within a moment.
+fn recent(event: &Event) -> bool {
+    let short = |millis: Option<Millis>| millis.is_some_and(|millis| millis.0 <= moment(event) + 50.0);
+    short(event.idle.rx) && short(event.idle.tx)
+}
