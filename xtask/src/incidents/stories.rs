@@ -2,10 +2,12 @@
 //!
 //! * [`connect_timeout`]: a proxy gives up connecting, and resets the application's connection.
 //! * [`stale`]: a server closes an idle connection under a client that uses it again.
+//! * [`half_closed`]: the same, with the server's socket still taking data.
 //! * [`stale_envoy`]: the same under a proxy's pool.
 //! * [`late_reset`]: a provider acknowledges a request and resets the connection much later.
 
 mod connect_timeout;
+mod half_closed;
 pub mod late_reset;
 mod stale;
 mod stale_envoy;
@@ -86,6 +88,12 @@ pub const STORIES: &[Story] = &[
         play: |stage| stale::play(stage, &servers::TOMCAT),
     },
     Story {
+        name: "stale-tomcat-half-closed",
+        about: "the client uses the connection again while Java has only shut the sending side of it",
+        programs: &[Program::Tomcat],
+        play: |stage| half_closed::play(stage, &servers::TOMCAT),
+    },
+    Story {
         name: "stale-envoy-node",
         about: "Envoy, not running for a moment, sends on a pooled connection that Node.js has closed: 503",
         programs: &[Program::Envoy, Program::Node],
@@ -133,7 +141,7 @@ mod tests {
         };
         assert_eq!(names(&[]).len(), STORIES.len());
         assert_eq!(names(&["node"]), ["stale-node", "stale-envoy-node"]);
-        assert_eq!(names(&["late", "tomcat"]), ["stale-tomcat", "late-reset-after-idle"]);
+        assert_eq!(names(&["late", "tomcat"]), ["stale-tomcat", "stale-tomcat-half-closed", "late-reset-after-idle"]);
         assert!(chosen(&["nobody".to_owned()]).is_err());
     }
 }
