@@ -52,6 +52,11 @@ impl Server {
     }
 }
 
+/// What to ask of Node.js, uvicorn or gunicorn for an answer that comes so much later: they read the path's last part.
+pub fn path_for_later(time: Duration) -> String {
+    format!("/later/{}", time.as_millis())
+}
+
 const fn seconds(quick: u64, full: u64) -> [Duration; 2] {
     [Duration::from_secs(quick), Duration::from_secs(full)]
 }
@@ -71,6 +76,16 @@ pub const UVICORN: Server = Server {
     process: "python",
     product: "uvicorn",
     timeout: seconds(5, 5),
+    poll: Duration::ZERO,
+    settles: Duration::ZERO,
+    start: uvicorn,
+};
+
+/// uvicorn with a timeout of 2 s, for what takes many of them.
+pub const UVICORN_QUICK: Server = Server {
+    process: "python",
+    product: "uvicorn",
+    timeout: seconds(2, 5),
     poll: Duration::ZERO,
     settles: Duration::ZERO,
     start: uvicorn,
@@ -130,28 +145,45 @@ pub const TOMCAT: Server = Server {
 
 fn node(stage: &Stage, _: Duration) -> Result<Process> {
     let script = format!(
-        "require('http').createServer((request, response) => response.end('ok\\n')).listen({PORT}, '127.0.0.1')\n"
+        "\
+require('http').createServer((request, response) => {{
+  const [, later] = request.url.split('/later/')
+  if (later) setTimeout(() => response.end('ok\\n'), later)
+  else response.end('ok\\n')
+}}).listen({PORT}, '127.0.0.1')
+"
     );
     serve(stage, "node", bound_to_us(stage.programs.node()).arg("-e").arg(script))
 }
 
-fn uvicorn(stage: &Stage, _: Duration) -> Result<Process> {
+fn uvicorn(stage: &Stage, timeout: Duration) -> Result<Process> {
     let application = "\
+import asyncio
 async def application(scope, receive, send):
     if scope['type'] != 'http':
         return
+    _, _, later = scope['path'].partition('/later/')
+    if later:
+        await asyncio.sleep(int(later) / 1000)
     await send({'type': 'http.response.start', 'status': 200, 'headers': [(b'content-length', b'3')]})
     await send({'type': 'http.response.body', 'body': b'ok\\n'})
 ";
     write(&stage.folder.join("server.py"), application)?;
     let mut command = python(stage);
     command.args(["-m", "uvicorn", "--host", "127.0.0.1", "--port", &PORT.to_string(), "server:application"]);
+    if timeout != UVICORN.timeout(true) {
+        command.args(["--timeout-keep-alive", &timeout.as_secs().to_string()]);
+    }
     serve(stage, "uvicorn", &mut command)
 }
 
 fn gunicorn(stage: &Stage, _: Duration) -> Result<Process> {
     let application = "\
+import time
 def application(environ, start):
+    _, _, later = environ['PATH_INFO'].partition('/later/')
+    if later:
+        time.sleep(int(later) / 1000)
     start('200 OK', [('Content-Length', '3')])
     return [b'ok\\n']
 ";

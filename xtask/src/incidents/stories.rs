@@ -4,11 +4,13 @@
 //! * [`stale`]: a server closes an idle connection under a client that uses it again.
 //! * [`half_closed`]: the same, with the server's socket still taking data.
 //! * [`stale_envoy`]: the same under a proxy's pool.
+//! * [`race_envoy`]: the same with nobody paused: requests around the very moment.
 //! * [`late_reset`]: a provider acknowledges a request and resets the connection much later.
 
 mod connect_timeout;
 mod half_closed;
 pub mod late_reset;
+mod race_envoy;
 mod stale;
 mod stale_envoy;
 
@@ -100,6 +102,18 @@ pub const STORIES: &[Story] = &[
         play: stale_envoy::play,
     },
     Story {
+        name: "race-envoy-node",
+        about: "requests through Envoy just as Node.js closes the idle connections of the pool: some get 503",
+        programs: &[Program::Envoy, Program::Node],
+        play: |stage| race_envoy::play(stage, &servers::NODE),
+    },
+    Story {
+        name: "race-envoy-uvicorn",
+        about: "the same with uvicorn, which closes after 2 s (5 s in full)",
+        programs: &[Program::Envoy, Program::Python],
+        play: |stage| race_envoy::play(stage, &servers::UVICORN_QUICK),
+    },
+    Story {
         name: "late-reset-after-idle",
         about: "a provider acknowledges a request after 2 s of idleness (10 s in full) and resets 2 s (10 s) later",
         programs: &[],
@@ -140,7 +154,7 @@ mod tests {
             chosen(&parts).unwrap().iter().map(|story| story.name).collect()
         };
         assert_eq!(names(&[]).len(), STORIES.len());
-        assert_eq!(names(&["node"]), ["stale-node", "stale-envoy-node"]);
+        assert_eq!(names(&["node"]), ["stale-node", "stale-envoy-node", "race-envoy-node"]);
         assert_eq!(names(&["late", "tomcat"]), ["stale-tomcat", "stale-tomcat-half-closed", "late-reset-after-idle"]);
         assert!(chosen(&["nobody".to_owned()]).is_err());
     }
