@@ -74,15 +74,15 @@ impl Agent {
         })
     }
 
-    /// The reset of this direction at the end of a process whose peer has this port.
-    pub fn reset_of(&mut self, direction: &str, process: &str, peer: u16) -> Result<Value> {
+    /// The reset of this direction at the end of a process, on a connection with this port at either end.
+    pub fn reset_of(&mut self, direction: &str, process: &str, port: u16) -> Result<Value> {
         let namespace = self.namespace;
-        self.wait(&format!("a reset {direction} by {process} whose peer has port {peer}"), |line| {
+        self.wait(&format!("a reset {direction} by {process} on a connection with port {port}"), |line| {
             line["type"] == "reset"
                 && line["reset"]["direction"] == direction
                 && line["local"]["netns"] == namespace
                 && line["local"]["process"]["comm"] == process
-                && line["peer"]["port"] == peer
+                && (line["local"]["port"] == port || line["peer"]["port"] == port)
         })
     }
 

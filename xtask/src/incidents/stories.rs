@@ -6,10 +6,14 @@
 //! * [`stale_envoy`]: the same under a proxy's pool.
 //! * [`race_envoy`]: the same with nobody paused: requests around the very moment.
 //! * [`late_reset`]: a provider acknowledges a request and resets the connection much later.
+//! * [`proxied_reset`]: a proxy passes on a reset from its other side.
+//! * [`client_gone`]: the client does not wait for the answer.
 
+mod client_gone;
 mod connect_timeout;
 mod half_closed;
 pub mod late_reset;
+mod proxied_reset;
 mod race_envoy;
 mod stale;
 mod stale_envoy;
@@ -118,6 +122,18 @@ pub const STORIES: &[Story] = &[
         about: "a provider acknowledges a request after 2 s of idleness (10 s in full) and resets 2 s (10 s) later",
         programs: &[],
         play: late_reset::play,
+    },
+    Story {
+        name: "proxied-reset-envoy",
+        about: "an upstream of Envoy resets or dies, or the application does: Envoy repeats the reset on its other side",
+        programs: &[Program::Envoy, Program::Node],
+        play: proxied_reset::play,
+    },
+    Story {
+        name: "client-gone-envoy",
+        about: "a client leaves before gunicorn answers, by itself and behind Envoy",
+        programs: &[Program::Envoy, Program::Python],
+        play: client_gone::play,
     },
 ];
 
