@@ -128,6 +128,8 @@ fn unread_data(event: &Event, context: &Context<'_>, who: &str, unread: u32) -> 
         )
         .with("upstream", Some(connect.peer.clone()))
         .with("connect_ms", connect.age)
+    } else if let Some(proxied) = passed_on(event, context, who) {
+        proxied
     } else if let Some(stale) = came_after_our_fin(event, context, who) {
         stale
     } else if let Some(race) = race(event, context, who) {
@@ -218,14 +220,8 @@ fn linger_zero(event: &Event, context: &Context<'_>, who: &str) -> Cause {
         .with("upstream", Some(connect.peer.clone()))
         .with("connect_ms", connect.age);
     }
-    if let Some(reset) = context.recent.received_reset(event) {
-        return Cause::new(
-            Code::ProxiedReset,
-            Confidence::Likely,
-            format!("{who} passed on a reset that it had just received from {}.", reset.peer),
-            "Look at the line of that other connection: the cause is there.",
-        )
-        .with("other_side", Some(reset.peer.clone()));
+    if let Some(proxied) = passed_on(event, context, who) {
+        return proxied;
     }
     Cause::new(
         Code::LingerZeroClose,
@@ -234,6 +230,20 @@ fn linger_zero(event: &Event, context: &Context<'_>, who: &str) -> Cause {
         "It is the application's choice (health checks and some proxies do it); close without SO_LINGER 0 to end \
          connections properly.",
     )
+}
+
+/// A proxy that has just received a reset repeats it: it asks for one with SO_LINGER 0. If the other side is in the middle
+/// of an upload the kernel names the unread data as the reason (`__tcp_close` looks at it first), and means the same.
+fn passed_on(event: &Event, context: &Context<'_>, who: &str) -> Option<Cause> {
+    event.facts.linger_ms.filter(|linger| linger.0 == 0.0)?;
+    let reset = context.recent.received_reset(event)?;
+    let cause = Cause::new(
+        Code::ProxiedReset,
+        Confidence::Likely,
+        format!("{who} passed on a reset that it had just received from {}.", reset.peer),
+        "Look at the line of that other connection: the cause is there.",
+    );
+    Some(cause.with("other_side", Some(reset.peer.clone())))
 }
 
 /// A socket that was shut for reading was sent data (`TCP_ABORT_ON_DATA`), or did not like what it was sent.

@@ -1,4 +1,8 @@
 //! Rules on made-up events: what no test can provoke for real, and what a rule must not say.
+//!
+//! [`played`] has what real programs were seen to do.
+
+mod played;
 
 use agent_common::{
     connection::{facts_flag, first_fin, role},
@@ -19,6 +23,18 @@ const REASONS: [(u32, &str); 4] =
 
 /// A reset of an established client connection, decoded as the agent does it.
 fn judged(change: impl FnOnce(&mut Record)) -> Cause {
+    judged_after(&Recent::default(), change)
+}
+
+fn judged_after(recent: &Recent, change: impl FnOnce(&mut Record)) -> Cause {
+    let (event, timeouts) = (event(change), Timeouts::built_in());
+    judge(
+        &event,
+        &Context { process: None, recent, limits: &NoLimits, timeouts: &timeouts, sender: None, sender_missing: false },
+    )
+}
+
+fn event(change: impl FnOnce(&mut Record)) -> Event {
     let mut record = Record {
         boot_ns: 100_000_000_000,
         monotonic_ns: 100_000_000_000,
@@ -42,19 +58,7 @@ fn judged(change: impl FnOnce(&mut Record)) -> Cause {
         *place = Location::new(index as u32 * 8, 0).unwrap();
     }
     let decoder = Decoder { hz: 250, locations, reasons: REASONS.map(|(value, name)| (value, name.to_owned())).into() };
-    let event = decoder.decode(&record, 0);
-    let (recent, timeouts) = (Recent::default(), Timeouts::built_in());
-    judge(
-        &event,
-        &Context {
-            process: None,
-            recent: &recent,
-            limits: &NoLimits,
-            timeouts: &timeouts,
-            sender: None,
-            sender_missing: false,
-        },
-    )
+    decoder.decode(&record, 0)
 }
 
 fn sent(reason: u32, change: impl FnOnce(&mut Record)) -> Cause {
