@@ -1,6 +1,9 @@
 //! Resets that this host received.
 
-use super::{CLOSE_NOTIFY_BYTES, Context, idle, long_idle, moment, peer_name, say, two_ticks, unknown};
+use super::{
+    CLOSE_NOTIFY_BYTES, Context, closed_while_busy, idle, long_idle, moment, peer_name, say, sent, short, two_ticks,
+    unknown,
+};
 use crate::{
     diagnosis::{
         cause::{Cause, Confidence},
@@ -119,6 +122,9 @@ fn after_the_peers_fin(event: &Event, context: &Context<'_>) -> Cause {
         .with("service_ms", event.idle.gap_before_last_send)
         .with("client_closed_ms_ago", fin_ago);
     }
+    if let Some(early) = before_the_request_was_sent(event) {
+        return Cause { confidence: weaker(early.confidence), ..early };
+    }
     let idle_then = event.facts.first_fin.as_ref().and_then(|fin| fin.idle_rx_ms);
     let gap = event.idle.gap_before_last_send;
     let reused = gap.map_or_else(String::new, |gap| format!(" after {} idle", say(gap)));
@@ -149,10 +155,35 @@ fn after_the_peers_fin(event: &Event, context: &Context<'_>) -> Cause {
     }
 }
 
+/// The server's FIN came in the middle of an exchange and we went on sending. That is the rest of an upload if more of it
+/// waits; else it can as well be a next request to a server that closes after each.
+fn before_the_request_was_sent(event: &Event) -> Option<Cause> {
+    let fin = event.facts.first_fin.as_ref()?;
+    let answered = event.tcp.bytes_received? > 0;
+    if event.role != Role::Client || !answered || fin.ms_ago.0 >= long_idle(event) || !closed_while_busy(event) {
+        return None;
+    }
+    let uploading = event.facts.unsent_bytes.unwrap_or(0) > 0;
+    Some(
+        Cause::new(
+            Code::EarlyResponseClose,
+            if uploading { Confidence::Likely } else { Confidence::Possible },
+            format!(
+                "{} answered and closed {} before, while this client was still sending.",
+                event.peer,
+                say(fin.ms_ago)
+            ),
+            sent::EARLY_RESPONSE_ADVICE,
+        )
+        .with("first_fin_ms_ago", Some(fin.ms_ago))
+        .with("unsent_bytes", event.facts.unsent_bytes),
+    )
+}
+
 /// A client's last write (a TLS close_notify) left as the server's FIN arrived, with the exchange complete and nothing
 /// idle about it.
 fn close_notify(event: &Event, fin_ago: Option<f64>) -> Option<Cause> {
-    let short = moment(event) + 50.0;
+    let short = short(event);
     let (rx, tx) = (event.idle.rx?, event.idle.tx?);
     let is_notify = event.facts.in_flight_bytes.is_some_and(|bytes| CLOSE_NOTIFY_BYTES.contains(&bytes));
     if !is_notify || rx.0 > short || tx.0 > short || fin_ago? > short {

@@ -1,6 +1,9 @@
 //! Resets that this host sent.
 
-use super::{CLOSE_NOTIFY_BYTES, Context, idle, local_name, long_idle, moment, peer_name, say, two_ticks, unknown};
+use super::{
+    CLOSE_NOTIFY_BYTES, Context, closed_while_busy, idle, local_name, long_idle, moment, peer_name, say, short,
+    two_ticks, unknown,
+};
 use crate::{
     diagnosis::{
         cause::{Cause, Confidence},
@@ -9,6 +12,10 @@ use crate::{
     },
     event::{Event, Role, Socket},
 };
+
+/// What to do about an answer that came before the whole request.
+pub const EARLY_RESPONSE_ADVICE: &str =
+    "Often an error answer (413, 401) to an upload: let the server read the rest before it closes.";
 
 /// Why a reset was sent.
 #[must_use]
@@ -134,14 +141,14 @@ fn unread_data(event: &Event, context: &Context<'_>, who: &str, unread: u32) -> 
         stale
     } else if let Some(race) = race(event, context, who) {
         race
-    } else if event.role == Role::Server && sent > 0 && recent(event) {
+    } else if event.role == Role::Server && sent > 0 && just_answered(event) {
         Cause::new(
             Code::EarlyResponseClose,
             Confidence::Likely,
             format!(
                 "{who} answered and closed while the request was still arriving: {unread} bytes of it were unread."
             ),
-            "Often an error answer (413, 401) to an upload: let the server read the rest before it closes.",
+            EARLY_RESPONSE_ADVICE,
         )
     } else if event.role == Role::Client && event.tcp.bytes_received.unwrap_or(0) > u64::from(unread) {
         Cause::new(
@@ -210,6 +217,16 @@ fn race(event: &Event, context: &Context<'_>, who: &str) -> Option<Cause> {
 }
 
 fn linger_zero(event: &Event, context: &Context<'_>, who: &str) -> Cause {
+    // Before a failed connect or a reset of the same process, which checks servers that are down as well.
+    if event.role == Role::Client && event.tcp.bytes_sent == Some(0) && event.tcp.bytes_received == Some(0) {
+        let check = Cause::new(
+            Code::LingerZeroClose,
+            Confidence::Certain,
+            format!("{who} only connected to {} and closed with SO_LINGER 0, as health checks do.", event.peer),
+            "Nothing to do: nothing was sent either way. A check that asks for something would test more than the port.",
+        );
+        return Cause { benign: true, ..check };
+    }
     if let Some(connect) = context.recent.failed_connect(event) {
         return Cause::new(
             Code::ProxyConnectTimeout,
@@ -343,6 +360,9 @@ fn after_our_close(event: &Event, context: &Context<'_>) -> Cause {
     if let Some(benign) = close_notify(event, idle_then) {
         return benign;
     }
+    if let Some(early) = while_the_request_arrived(event, context) {
+        return early;
+    }
     let (idle_text, reuse) = match idle_then {
         Some(idle) => (format!(" after {} idle", say(idle)), idle.0 + fin.ms_ago.0),
         None => (String::new(), fin.ms_ago.0),
@@ -368,10 +388,31 @@ fn after_our_close(event: &Event, context: &Context<'_>) -> Cause {
     }
 }
 
+/// A server that answers and closes in the middle of an upload, with nothing of it unread at that moment: what comes soon
+/// after meets a closed connection. Nothing had been idle, so no idle timeout is to blame; but a client that overlooks that
+/// the server closes after its answer, and sends its next request within a second, looks the same from here.
+fn while_the_request_arrived(event: &Event, context: &Context<'_>) -> Option<Cause> {
+    let fin = event.facts.first_fin.as_ref()?;
+    if event.tcp.bytes_sent? == 0 || fin.ms_ago.0 >= long_idle(event) || !closed_while_busy(event) {
+        return None;
+    }
+    let cause = Cause::new(
+        Code::EarlyResponseClose,
+        Confidence::Possible,
+        format!(
+            "{} answered and closed, and data of the client came {} later: the rest of its request, or a next one.",
+            context.process.unwrap_or(local_name(event)),
+            say(fin.ms_ago)
+        ),
+        EARLY_RESPONSE_ADVICE,
+    );
+    Some(cause.with("first_fin_ms_ago", Some(fin.ms_ago)).with("idle_at_close_ms", fin.idle()))
+}
+
 /// The client's last message, of the size of a TLS close_notify, crossed our FIN; the exchange was complete and nothing
 /// about it idle.
 fn close_notify(event: &Event, idle_at_fin: Option<crate::event::Millis>) -> Option<Cause> {
-    let short = moment(event) + 50.0;
+    let short = short(event);
     let fin = event.facts.first_fin.as_ref()?;
     let bytes = event.facts.segment.as_ref()?.payload_bytes;
     if !CLOSE_NOTIFY_BYTES.contains(&bytes) || fin.ms_ago.0 > short || idle_at_fin?.0 > short {
@@ -405,8 +446,11 @@ fn unknown_connection(event: &Event, payload: u32) -> Cause {
     )
 }
 
-/// Whether data last went and came within a moment.
-fn recent(event: &Event) -> bool {
-    let short = |millis: Option<crate::event::Millis>| millis.is_some_and(|millis| millis.0 <= moment(event) + 50.0);
-    short(event.idle.rx) && short(event.idle.tx)
+/// Whether a server had just answered, and what was sent to it had come not long before: a client that waits for room in
+/// a full window sends nothing. Or it had answered when it shut its side, and waited a while for the rest.
+fn just_answered(event: &Event) -> bool {
+    let within = |idle: Option<crate::event::Millis>, limit: f64| idle.is_some_and(|idle| idle.0 <= limit);
+    let by_us = event.facts.first_fin.as_ref().is_some_and(|fin| fin.by == "local");
+    (within(event.idle.tx, short(event)) && within(event.idle.rx, long_idle(event)))
+        || (by_us && closed_while_busy(event))
 }

@@ -31,3 +31,99 @@ fn envoy_passes_on_a_reset_with_an_upload_unread() {
     assert_eq!(closed(&recent, 0).code, Code::ClosedWithUnreadData);
     assert_eq!(closed(&Recent::default(), sock_flag::LINGER).code, Code::ClosedWithUnreadData);
 }
+
+/// CherryPy answers 413 and closes; the body of the upload comes after its FIN.
+#[test]
+fn cherrypy_refuses_an_upload_and_no_idle_timeout_is_to_blame() {
+    let answered = |fin_ms: u64, idle_ticks: u32| {
+        judged(|record| {
+            record.kind = kind::RESET_ANSWERED;
+            record.socket = socket::TIME_WAIT;
+            record.flags = flag::FACTS | flag::CONNECTION | flag::CLOSED | flag::SEGMENT;
+            record.segment = Segment { flags: tcp_flag::PSH | tcp_flag::ACK, payload: 65_536, ..Segment::default() };
+            record.connection.role = role::SERVER;
+            record.closed_ns = record.boot_ns - 1_000_000;
+            closed_at(record, first_fin::LOCAL, fin_ms, idle_ticks);
+        })
+    };
+    let refused = answered(123, 0);
+    assert_eq!((refused.code, refused.confidence), (Code::EarlyResponseClose, Confidence::Possible));
+    // Idle before, or used again much later: the connection was kept.
+    assert_eq!(answered(123, 500).code, Code::StaleConnectionReuse);
+    assert_eq!(answered(3000, 0).code, Code::StaleConnectionReuse);
+}
+
+/// The same from the client's end alone.
+#[test]
+fn an_upload_that_cherrypy_refuses_was_no_idle_connection() {
+    let reset = |unsent: u32, idle_ticks: u32| {
+        judged(|record| {
+            record.state = state::CLOSE_WAIT;
+            record.facts.bits = facts_flag::HAS_FILE | facts_flag::TIMESTAMPS_ON;
+            record.facts.sent_stamp = record.jiffies;
+            record.facts.send_next = 65_536;
+            record.facts.written = record.facts.send_next + unsent;
+            closed_at(record, first_fin::PEER, 62, idle_ticks);
+        })
+    };
+    let refused = reset(458_752, 0);
+    assert_eq!((refused.code, refused.confidence), (Code::EarlyResponseClose, Confidence::Likely));
+    assert_eq!(reset(0, 0).confidence, Confidence::Possible);
+    assert_eq!(reset(458_752, 500).code, Code::StaleConnectionReuse);
+}
+
+/// gunicorn answers, shuts its side, waits a little for the rest of the upload, and closes with more of it unread.
+#[test]
+fn gunicorn_drains_a_refused_upload_before_it_closes() {
+    let closed = |idle_ticks: u32| {
+        sent(11, |record| {
+            record.flags |= flag::ENDED;
+            record.state = state::FIN_WAIT2;
+            record.connection.role = role::SERVER;
+            closed_at(record, first_fin::LOCAL, 40, idle_ticks);
+            record.facts.received_stamp = record.jiffies;
+            record.facts.sent_stamp = record.jiffies - 19;
+            record.facts.receive_next = 16_752;
+            record.facts.shutdown = 3;
+        })
+    };
+    assert_eq!(closed(9).code, Code::EarlyResponseClose);
+    assert_eq!(closed(200).code, Code::ClosedWithUnreadData);
+}
+
+/// A FIN some milliseconds ago, after so many ticks without data either way.
+fn closed_at(record: &mut Record, by: u8, ms_ago: u64, idle_ticks: u32) {
+    record.connection.first_fin = by;
+    record.connection.first_fin_ns = record.boot_ns - ms_ago * 1_000_000;
+    record.connection.fin_idle_rx = idle_ticks;
+    record.connection.fin_idle_tx = idle_ticks;
+}
+
+/// HAProxy checks one server by connecting, and has just given up a connect to another.
+#[test]
+fn haproxys_health_check_is_benign_and_no_proxys_doing() {
+    let mut recent = Recent::default();
+    recent.note(&event(|record| {
+        record.kind = kind::CONNECT_FAILED;
+        record.boot_ns -= 300_000;
+        record.connection.owner = PROXY;
+        record.flags |= flag::ACTOR;
+        record.actor = PROXY;
+        record.tuple.local_port = 40_000;
+    }));
+    let closed = |bytes: u64| {
+        judged_after(&recent, |record| {
+            record.kind = kind::RESET_SENT;
+            record.flags |= flag::ENDED | flag::ACTOR;
+            record.actor = PROXY;
+            record.facts.flags = sock_flag::LINGER;
+            record.facts.shutdown = 3;
+            record.facts.bytes_sent = bytes;
+            record.facts.bytes_received = bytes;
+        })
+    };
+    let check = closed(0);
+    assert_eq!((check.code, check.benign), (Code::LingerZeroClose, true));
+    let used = closed(100);
+    assert_eq!((used.code, used.benign), (Code::ProxyConnectTimeout, false));
+}
