@@ -12,6 +12,9 @@ use super::{
 /// The port every server listens on, in a namespace of its own.
 pub const PORT: u16 = 8080;
 
+/// The port of a proxy that checks the server's health.
+pub const CHECKING_PORT: u16 = 10_001;
+
 /// By how much any timer may fire late, also by rstscope's table of timeouts.
 const LATE: Duration = Duration::from_millis(60);
 
@@ -203,7 +206,11 @@ class Root:
     @cherrypy.expose
     def index(self):
         return 'ok\\n'
-cherrypy.config.update({{'server.socket_port': {PORT}, 'engine.autoreload.on': False}})
+cherrypy.config.update({{
+    'server.socket_port': {PORT},
+    'server.max_request_body_size': 1 << 20,
+    'engine.autoreload.on': False,
+}})
 cherrypy.quickstart(Root())
 "
     );
@@ -237,10 +244,25 @@ fn haproxy(stage: &Stage, timeout: Duration) -> Result<Process> {
          bind 127.0.0.1:{PORT}\n  http-request return status 200 content-type text/plain string ok\n",
         timeout.as_secs()
     );
+    haproxy_with(stage, &configuration, PORT)
+}
+
+/// HAProxy in front of the server and of one that does not answer, whose health it checks by connecting.
+pub fn haproxy_checking(stage: &Stage, dead: (&str, u16)) -> Result<Process> {
+    let configuration = format!(
+        "defaults\n  mode http\n  timeout client 60s\n  timeout server 60s\n  timeout connect 5s\nlisten incident\n  \
+         bind 127.0.0.1:{CHECKING_PORT}\n  server checked 127.0.0.1:{PORT} check inter 200ms\n  server dead {}:{} check inter 200ms\n",
+        dead.0, dead.1
+    );
+    haproxy_with(stage, &configuration, CHECKING_PORT)
+}
+
+fn haproxy_with(stage: &Stage, configuration: &str, port: u16) -> Result<Process> {
     let file = stage.folder.join("haproxy.cfg");
-    write(&file, &configuration)?;
+    write(&file, configuration)?;
     let (program, libraries) = stage.programs.haproxy()?;
-    serve(stage, "haproxy", with_libraries(&program, &libraries).arg("-db").arg("-f").arg(&file))
+    let mut command = with_libraries(&program, &libraries);
+    Process::serve("haproxy", command.arg("-db").arg("-f").arg(&file), &stage.folder, port)
 }
 
 fn tomcat(stage: &Stage, timeout: Duration) -> Result<Process> {

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 
 /// States by their number in `net/tcp_states.h`.
 const ESTABLISHED: u8 = 1;
+const TIME_WAIT: u8 = 6;
 const CLOSE_WAIT: u8 = 8;
 const LISTEN: u8 = 10;
 
@@ -35,6 +36,11 @@ pub fn listens(port: u16) -> Result<bool> {
 /// Whether data lies unread at this local port of a connection.
 pub fn has_unread(port: u16) -> Result<bool> {
     Ok(all()?.iter().any(|socket| socket.state == ESTABLISHED && socket.local == port && socket.unread > 0))
+}
+
+/// How many connections to this port were closed from this end, all data and both FINs acknowledged.
+pub fn closed_towards(peer: u16) -> Result<usize> {
+    Ok(all()?.iter().filter(|socket| socket.state == TIME_WAIT && socket.peer == peer).count())
 }
 
 /// Waits until the peer at this port has closed a connection, whose own port may be given.

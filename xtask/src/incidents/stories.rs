@@ -8,15 +8,19 @@
 //! * [`late_reset`]: a provider acknowledges a request and resets the connection much later.
 //! * [`proxied_reset`]: a proxy passes on a reset from its other side.
 //! * [`client_gone`]: the client does not wait for the answer.
+//! * [`upload_rejected`]: the server answers and closes while the request still comes.
+//! * [`health_checks`]: resets that are meant and harm nobody.
 
 mod client_gone;
 mod connect_timeout;
 mod half_closed;
+mod health_checks;
 pub mod late_reset;
 mod proxied_reset;
 mod race_envoy;
 mod stale;
 mod stale_envoy;
+mod upload_rejected;
 
 use std::time::Duration;
 
@@ -50,6 +54,12 @@ pub const STORIES: &[Story] = &[
         about: "Envoy's connect_timeout of 1 s towards a black hole resets the application's connection",
         programs: &[Program::Envoy],
         play: connect_timeout::play,
+    },
+    Story {
+        name: "connect-timeout-http",
+        about: "the same with Envoy speaking HTTP: the application gets 503, and no reset",
+        programs: &[Program::Envoy],
+        play: connect_timeout::play_http,
     },
     Story {
         name: "stale-node",
@@ -106,6 +116,12 @@ pub const STORIES: &[Story] = &[
         play: stale_envoy::play,
     },
     Story {
+        name: "hidden-by-retry",
+        about: "the same with an Envoy that retries: the client gets 200, and the reset is there all the same",
+        programs: &[Program::Envoy, Program::Node],
+        play: stale_envoy::play_hidden,
+    },
+    Story {
         name: "race-envoy-node",
         about: "requests through Envoy just as Node.js closes the idle connections of the pool: some get 503",
         programs: &[Program::Envoy, Program::Node],
@@ -134,6 +150,24 @@ pub const STORIES: &[Story] = &[
         about: "a client leaves before gunicorn answers, by itself and behind Envoy",
         programs: &[Program::Envoy, Program::Python],
         play: client_gone::play,
+    },
+    Story {
+        name: "upload-rejected",
+        about: "CherryPy answers 413 and closes while the upload still comes; nginx reads it to its end",
+        programs: &[Program::Nginx, Program::Python],
+        play: upload_rejected::play,
+    },
+    Story {
+        name: "health-checks-haproxy",
+        about: "HAProxy checks a server's health by connecting, and ends each check with a reset",
+        programs: &[Program::Haproxy, Program::Node],
+        play: health_checks::play_haproxy,
+    },
+    Story {
+        name: "health-checks-envoy",
+        about: "Envoy checks a server's health by connecting, and ends each check with a FIN",
+        programs: &[Program::Envoy, Program::Node],
+        play: health_checks::play_envoy,
     },
 ];
 
