@@ -235,7 +235,7 @@ fn while_established(event: &Event, context: &Context<'_>) -> Cause {
     let asked_last = match (event.idle.rx, event.idle.tx) {
         (Some(rx), Some(tx)) => rx.0 - tx.0 > two_ticks(event),
         _ => false,
-    };
+    } || acknowledged_last(event);
     let gap = event.idle.gap_before_last_send.filter(|_| asked_last);
     if let (Some(gap), 0) = (gap, in_flight)
         && gap.0 >= long_idle(event)
@@ -280,6 +280,16 @@ fn while_established(event: &Event, context: &Context<'_>) -> Cause {
         "Its application, its proxy or an administrator ended it: harmless if the next use opens a new connection.",
     )
     .with("idle_ms", event.idle.either())
+}
+
+/// Whether the last thing the peer sent was an ACK without data, at most a delayed ACK's time after its last data. It then
+/// acknowledged something of ours that it had not answered, even if that was sent in the same tick as the answer before it
+/// came: an answer would have carried the ACK. (`TCP_DELACK_MAX` is 0.2 s; a keepalive probe's ACK comes later.)
+fn acknowledged_last(event: &Event) -> bool {
+    let (Some(rx), Some(tx), Some(ack)) = (event.idle.rx, event.idle.tx, event.idle.ack) else { return false };
+    let in_one_tick = (rx.0 - tx.0).abs() <= two_ticks(event);
+    let later = rx.0 - ack.0;
+    in_one_tick && later > two_ticks(event) && later <= 200.0 + moment(event)
 }
 
 /// The RST carried no timestamp: whoever made it had no socket for the connection.

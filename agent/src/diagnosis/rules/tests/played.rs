@@ -127,3 +127,19 @@ fn haproxys_health_check_is_benign_and_no_proxys_doing() {
     let used = closed(100);
     assert_eq!((used.code, used.benign), (Code::ProxyConnectTimeout, false));
 }
+
+/// A provider takes a request that was sent in the same tick as its last answer came, acknowledges it, and gives up later.
+#[test]
+fn a_delayed_ack_after_the_last_answer_is_a_request_pending() {
+    let aborted = |ack_ticks: u32| {
+        judged(|record| {
+            record.facts.sent_stamp = record.jiffies - 500;
+            record.facts.received_stamp = record.jiffies - 500;
+            record.facts.ack_stamp = record.jiffies - ack_ticks;
+        })
+    };
+    assert_eq!(aborted(489).code, Code::PeerAbortedWithRequestPending);
+    assert_eq!(aborted(500).code, Code::PeerAbortedIdle);
+    // The answer to a keepalive probe is no delayed ACK.
+    assert_eq!(aborted(200).code, Code::PeerAbortedIdle);
+}
