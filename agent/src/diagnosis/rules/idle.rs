@@ -2,7 +2,7 @@
 
 use super::{
     super::timeouts::{Kind, Side},
-    Context, two_ticks,
+    Context, long_idle, two_ticks,
 };
 use crate::{
     diagnosis::{
@@ -50,6 +50,14 @@ pub fn learned(event: &Event, context: &Context<'_>) -> Option<Limit> {
         Role::Unknown => return None,
     };
     context.limits.of(server.ip, server.port?, event.netns?)
+}
+
+/// Whether the learned limit ran out while a request, which had come after `gap`, lay unread for `waited`. A server that is
+/// busy at that moment looks at its timers before it reads (Node.js); no event loop is busy for long.
+#[must_use]
+pub fn ran_out_meanwhile(gap: Millis, waited: Millis, limit: Limit, event: &Event) -> bool {
+    let (due, slack) = (limit.due().0, two_ticks(event));
+    waited.0 < long_idle(event) && gap.0 <= due * 1.02 + slack && gap.0 + waited.0 >= due - slack
 }
 
 /// Whether `idle` is what the learned limit would have ended: not earlier than the least seen by more than two ticks,

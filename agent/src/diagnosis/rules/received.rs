@@ -322,27 +322,35 @@ fn made_by_no_socket(event: &Event, received: u64, in_flight: u32, just_sent: bo
     .with("in_flight_bytes", event.facts.in_flight_bytes)
 }
 
-/// We had just asked after a pause as long as the server's idle limit: its timer fired with the request in its queue.
+/// We had asked after a pause as long as the server's idle limit: its timer fired with the request in its queue.
 fn race(event: &Event, context: &Context<'_>, just_sent: bool, in_flight: u32) -> Option<Cause> {
     let gap = event.idle.gap_before_last_send?;
-    if event.role != Role::Client || !just_sent || gap.0 < long_idle(event) || event.tcp.bytes_received? == 0 {
+    if event.role != Role::Client || gap.0 < long_idle(event) || event.tcp.bytes_received? == 0 {
         return None;
     }
-    let learned = idle::learned(event, context).filter(|limit| idle::fits(gap, *limit, event));
+    let waited = event.idle.tx?;
+    let learned = idle::learned(event, context).filter(|limit| {
+        if just_sent { idle::fits(gap, *limit, event) } else { idle::ran_out_meanwhile(gap, waited, *limit, event) }
+    });
+    if !just_sent && learned.is_none() {
+        return None;
+    }
     let cause = Cause::new(
         Code::KeepaliveRace,
         if learned.is_some() { Confidence::Likely } else { Confidence::Possible },
         format!(
-            "A request sent after {} idle was reset at once by {}: its idle timer fired while the request arrived.",
+            "A request sent after {} idle was reset {} by {}: its idle timer fired before it read the request.",
             say(gap),
+            if just_sent { "at once".to_owned() } else { format!("{} later", say(waited)) },
             peer_name(event)
         ),
         "Make this client's or proxy's pool idle timeout shorter than the server's, and retry.",
     )
     .with("gap_before_last_send_ms", Some(gap))
-    .with("learned_idle_limit_ms", learned.map(|limit| limit.last))
+    .with("learned_idle_limit_ms", learned.map(|limit| limit.due()))
     .with("in_flight_bytes", Some(in_flight));
-    let cause = idle::with_products(cause, event, context, Side::Server, gap, None);
+    let limit = learned.filter(|_| !just_sent).map_or(gap, |limit| limit.due());
+    let cause = idle::with_products(cause, event, context, Side::Server, limit, None);
     // Neither learned nor documented: a server that dies at that moment looks the same.
     (learned.is_some() || !cause.products.is_empty()).then_some(cause)
 }

@@ -197,23 +197,35 @@ fn came_after_our_fin(event: &Event, context: &Context<'_>, who: &str) -> Option
 /// The request lay in the receive queue when the server closed for idleness: its last answer is one idle limit ago.
 fn race(event: &Event, context: &Context<'_>, who: &str) -> Option<Cause> {
     let (tx, rx) = (event.idle.tx?, event.idle.rx?);
-    if event.role != Role::Server || tx.0 < long_idle(event) || rx.0 > moment(event) {
+    if event.role != Role::Server || tx.0 < long_idle(event) || tx.0 < rx.0 {
         return None;
     }
-    let learned = idle::learned(event, context).filter(|limit| idle::fits(tx, *limit, event));
+    let at_once = rx.0 <= moment(event);
+    let gap = crate::event::Millis(tx.0 - rx.0);
+    let learned = idle::learned(event, context).filter(|limit| {
+        if at_once { idle::fits(tx, *limit, event) } else { idle::ran_out_meanwhile(gap, rx, *limit, event) }
+    });
+    // Long unread and with no limit that ran out meanwhile it is just unread.
+    if !at_once && learned.is_none() {
+        return None;
+    }
+    let ran_out = learned.filter(|_| !at_once);
+    let meanwhile = ran_out
+        .map_or_else(String::new, |limit| format!("; its limit of {} ran out while it was busy", say(limit.due())));
     let cause = Cause::new(
         Code::KeepaliveRace,
         if learned.is_some() { Confidence::Likely } else { Confidence::Possible },
         format!(
-            "{who} closed this connection after {} idle, {} after the next request had arrived unread.",
+            "{who} closed this connection after {} idle, {} after the next request had arrived unread{meanwhile}.",
             say(tx),
             say(rx)
         ),
         "Make the server's idle timeout longer than that of the clients' pools, and let clients retry.",
     )
     .with("server_idle_ms", Some(tx))
-    .with("learned_idle_limit_ms", learned.map(|limit| limit.last));
-    Some(idle::with_products(cause, event, context, Side::Server, tx, context.process))
+    .with("learned_idle_limit_ms", learned.map(|limit| limit.due()));
+    let limit = ran_out.map_or(tx, |limit| limit.due());
+    Some(idle::with_products(cause, event, context, Side::Server, limit, context.process))
 }
 
 fn linger_zero(event: &Event, context: &Context<'_>, who: &str) -> Cause {

@@ -3,6 +3,7 @@
 use agent_common::{connection::Task, tcp::sock_flag};
 
 use super::*;
+use crate::diagnosis::limits::{Limit, Limits};
 
 const PROXY: Task = Task { tgid: 7, tid: 8, ..Task::NOBODY };
 
@@ -142,4 +143,59 @@ fn a_delayed_ack_after_the_last_answer_is_a_request_pending() {
     assert_eq!(aborted(500).code, Code::PeerAbortedIdle);
     // The answer to a keepalive probe is no delayed ACK.
     assert_eq!(aborted(200).code, Code::PeerAbortedIdle);
+}
+
+/// Every server closes after 6 s.
+struct SixSeconds;
+
+impl Limits for SixSeconds {
+    fn of(&self, _: std::net::IpAddr, _: u16, _: u32) -> Option<Limit> {
+        Some(Limit { last: Millis(6004.0), least: Millis(6000.0), count: 1 })
+    }
+}
+
+/// Node.js is busy as its idle timer comes due, and looks at its timers before it reads.
+#[test]
+fn node_is_busy_when_its_idle_timer_comes_due() {
+    let ends = |gap_ticks: u32, waited_ticks: u32| {
+        let server = |record: &mut Record| {
+            record.kind = kind::RESET_SENT;
+            record.flags |= flag::ENDED;
+            record.connection.role = role::SERVER;
+            record.facts.received_stamp = record.jiffies - waited_ticks;
+            record.facts.sent_stamp = record.jiffies - waited_ticks - gap_ticks;
+            record.facts.receive_next = 75;
+            record.facts.shutdown = 3;
+        };
+        let client = |record: &mut Record| {
+            record.facts.sent_stamp = record.jiffies - waited_ticks;
+            record.facts.received_stamp = record.jiffies - waited_ticks - gap_ticks;
+        };
+        [code_with_limits(server), code_with_limits(client)]
+    };
+    // 5.85 s idle, then 0.45 s unread.
+    assert_eq!(ends(1462, 112), [Code::KeepaliveRace; 2]);
+    // The limit had not come, was long over, or the request lay there for longer than a server is busy.
+    assert_eq!(ends(1200, 112), [Code::ClosedWithUnreadData, Code::LateResetAfterIdle]);
+    assert_eq!(ends(1700, 112), [Code::ClosedWithUnreadData, Code::LateResetAfterIdle]);
+    assert_eq!(ends(1300, 500), [Code::ClosedWithUnreadData, Code::LateResetAfterIdle]);
+}
+
+fn code_with_limits(change: impl FnOnce(&mut Record)) -> Code {
+    let (recent, timeouts) = (Recent::default(), Timeouts::built_in());
+    let event = event(|record| {
+        record.tuple.netns = 1;
+        record.tuple.local_port = 8080;
+        record.tuple.peer_port = 8080;
+        change(record);
+    });
+    let context = Context {
+        process: None,
+        recent: &recent,
+        limits: &SixSeconds,
+        timeouts: &timeouts,
+        sender: None,
+        sender_missing: false,
+    };
+    judge(&event, &context).code
 }
