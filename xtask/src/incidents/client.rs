@@ -52,6 +52,11 @@ impl Client {
         self.send_for(&servers::path_for_later(time))
     }
 
+    /// Asks for what keeps the server from anything else so long.
+    pub fn keep_busy(&mut self, time: Duration) -> Result<()> {
+        self.send_for(&servers::path_to_keep_busy(time))
+    }
+
     fn send_for(&mut self, path: &str) -> Result<()> {
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: incident\r\nUser-Agent: rstscope-xtask\r\nAccept: */*\r\n\r\n");

@@ -60,6 +60,11 @@ pub fn path_for_later(time: Duration) -> String {
     format!("/later/{}", time.as_millis())
 }
 
+/// What to ask of Node.js to keep it from anything else so long.
+pub fn path_to_keep_busy(time: Duration) -> String {
+    format!("/busy/{}", time.as_millis())
+}
+
 const fn seconds(quick: u64, full: u64) -> [Duration; 2] {
     [Duration::from_secs(quick), Duration::from_secs(full)]
 }
@@ -151,6 +156,8 @@ fn node(stage: &Stage, _: Duration) -> Result<Process> {
         "\
 require('http').createServer((request, response) => {{
   const [, later] = request.url.split('/later/')
+  const [, busy] = request.url.split('/busy/')
+  for (const end = Date.now() + Number(busy ?? 0); Date.now() < end;);
   if (later) setTimeout(() => response.end('ok\\n'), later)
   else response.end('ok\\n')
 }}).listen({PORT}, '127.0.0.1')

@@ -5,6 +5,7 @@
 //! * [`half_closed`]: the same, with the server's socket still taking data.
 //! * [`stale_envoy`]: the same under a proxy's pool.
 //! * [`race_envoy`]: the same with nobody paused: requests around the very moment.
+//! * [`race_busy`]: the same with a server that is busy as its timer comes due.
 //! * [`late_reset`]: a provider acknowledges a request and resets the connection much later.
 //! * [`proxied_reset`]: a proxy passes on a reset from its other side.
 //! * [`client_gone`]: the client does not wait for the answer.
@@ -17,6 +18,7 @@ mod half_closed;
 mod health_checks;
 pub mod late_reset;
 mod proxied_reset;
+mod race_busy;
 mod race_envoy;
 mod stale;
 mod stale_envoy;
@@ -134,6 +136,12 @@ pub const STORIES: &[Story] = &[
         play: |stage| race_envoy::play(stage, &servers::UVICORN_QUICK),
     },
     Story {
+        name: "race-busy-node",
+        about: "Node.js is busy when its idle timer comes due, with a request unread on that connection",
+        programs: &[Program::Node],
+        play: race_busy::play,
+    },
+    Story {
         name: "late-reset-after-idle",
         about: "a provider acknowledges a request after 2 s of idleness (10 s in full) and resets 2 s (10 s) later",
         programs: &[],
@@ -204,7 +212,7 @@ mod tests {
             chosen(&parts).unwrap().iter().map(|story| story.name).collect()
         };
         assert_eq!(names(&[]).len(), STORIES.len());
-        assert_eq!(names(&["node"]), ["stale-node", "stale-envoy-node", "race-envoy-node"]);
+        assert_eq!(names(&["node"]), ["stale-node", "stale-envoy-node", "race-envoy-node", "race-busy-node"]);
         assert_eq!(names(&["late", "tomcat"]), ["stale-tomcat", "stale-tomcat-half-closed", "late-reset-after-idle"]);
         assert!(chosen(&["nobody".to_owned()]).is_err());
     }

@@ -31,8 +31,8 @@ const CONNECTIONS: u32 = 16;
 const ROUNDS: u32 = 10;
 /// How long an answer takes, so that one connection cannot serve two requests of a round.
 const ANSWER: Duration = Duration::from_millis(60);
-/// How much earlier than the timeout the first request of a round comes, and how much later the last one: where all were
-/// served, or Envoy had seen every FIN, the next round is wider.
+/// How much earlier than the timeout the first request of a round comes, and how much later the last one. After a round
+/// in which all were served, or Envoy had seen every FIN, the next one is wider.
 const REACH: Duration = Duration::from_millis(2);
 const WIDER: Duration = Duration::from_millis(1);
 /// How much closer to the moment than sleeping brings.
@@ -52,13 +52,15 @@ pub fn play(stage: &mut Stage, server: &Server) -> Result<()> {
     for line in stage.agent.about(PORT) {
         stage.verdict.problem(Layer::Facts, "no line about connections used before the timeout", Some(&line));
     }
-    let (mut rounds, mut lost, mut longest) = (0, 0, Duration::ZERO);
+    let (mut rounds, mut in_vain, mut lost, mut longest) = (0, 0, 0, Duration::ZERO);
     while rounds < ROUNDS && (stage.full || lost == 0) {
         let start = Instant::now();
         // The rest of the round before, and the near miss: what Envoy saw being closed is not used.
         thread::sleep(ANSWER);
         warm(&mut clients)?;
-        lost += sweep(&mut clients, timeout, REACH + WIDER * rounds)?;
+        let now = sweep(&mut clients, timeout, REACH + WIDER * in_vain)?;
+        in_vain += u32::from(now == 0);
+        lost += now;
         longest = longest.max(start.elapsed());
         rounds += 1;
     }
