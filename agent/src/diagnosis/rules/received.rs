@@ -93,7 +93,7 @@ fn after_the_peers_fin(event: &Event, context: &Context<'_>) -> Cause {
     let in_flight = event.facts.in_flight_bytes.unwrap_or(0);
     let fin_ago = event.facts.first_fin.as_ref().map(|fin| fin.ms_ago);
     let ago = fin_ago.map_or_else(|| "some time".to_owned(), say);
-    if event.facts.rst_had_timestamp == Some(true) {
+    if event.facts.rst_had_timestamp == Some(true) && !reused_half_closed(event) {
         return Cause::new(
             Code::PeerClosedWithoutReading,
             Confidence::Likely,
@@ -105,7 +105,7 @@ fn after_the_peers_fin(event: &Event, context: &Context<'_>) -> Cause {
         )
         .with("first_fin_ms_ago", fin_ago);
     }
-    if in_flight == 0 {
+    if in_flight == 0 && event.facts.rst_had_timestamp != Some(true) {
         return unknown(event);
     }
     if let Some(benign) = close_notify(event, fin_ago.map(|ago| ago.0)) {
@@ -153,6 +153,15 @@ fn after_the_peers_fin(event: &Event, context: &Context<'_>) -> Cause {
         Some(idle) if served => idle::with_products(cause, event, context, Side::Server, idle, None),
         _ => cause,
     }
+}
+
+/// A server's FIN came on an idle connection, and the next request after it: taken by a socket that only its sending side
+/// was shut of (Java NIO until its selector wakes), and reset when that closed.
+fn reused_half_closed(event: &Event) -> bool {
+    let Some(fin) = &event.facts.first_fin else { return false };
+    let was_idle = fin.idle().is_some_and(|idle| idle.0 >= long_idle(event));
+    let sent_since = event.idle.tx.is_some_and(|tx| tx.0 + two_ticks(event) < fin.ms_ago.0);
+    event.role == Role::Client && event.tcp.bytes_received.unwrap_or(0) > 0 && was_idle && sent_since
 }
 
 /// The server's FIN came in the middle of an exchange and we went on sending. That is the rest of an upload if more of it

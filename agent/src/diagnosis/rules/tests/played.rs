@@ -199,3 +199,22 @@ fn code_with_limits(change: impl FnOnce(&mut Record)) -> Code {
     };
     judge(&event, &context).code
 }
+
+/// Tomcat shuts its side of an idle connection, takes the next request, and closes a second later; it is on another host.
+#[test]
+fn a_request_that_tomcat_takes_after_its_fin_is_stale_reuse_at_the_client_alone() {
+    let reset = |idle_ticks: u32, sent_ticks_ago: u32| {
+        judged(|record| {
+            record.state = state::CLOSE_WAIT;
+            record.facts.sent_stamp = record.jiffies - sent_ticks_ago;
+            record.facts.received_stamp = record.jiffies - 1009;
+            closed_at(record, first_fin::PEER, 966, idle_ticks);
+        })
+    };
+    let stale = reset(768, 230);
+    assert_eq!((stale.code, stale.confidence), (Code::StaleConnectionReuse, Confidence::Likely));
+    assert!(stale.summary.contains("3.07 s idle"), "{}", stale.summary);
+    // What ends a running exchange, or was sent before the FIN, is not.
+    assert_eq!(reset(10, 230).code, Code::PeerClosedWithoutReading);
+    assert_eq!(reset(768, 260).code, Code::PeerClosedWithoutReading);
+}
