@@ -52,12 +52,13 @@ pub fn learned(event: &Event, context: &Context<'_>) -> Option<Limit> {
     context.limits.of(server.ip, server.port?, event.netns?)
 }
 
-/// Whether the learned limit ran out while a request, which had come after `gap`, lay unread for `waited`. A server that is
-/// busy at that moment looks at its timers before it reads (Node.js); no event loop is busy for long.
+/// Whether the learned limit ran out, and the server was busy until it closed, with a request unread for `waited` that had
+/// come after `gap`. It then looks at its timers before it reads (Node.js). No event loop is busy for longer than a second.
 #[must_use]
 pub fn ran_out_meanwhile(gap: Millis, waited: Millis, limit: Limit, event: &Event) -> bool {
     let (due, slack) = (limit.due().0, two_ticks(event));
-    waited.0 < long_idle(event) && gap.0 <= due * 1.02 + slack && gap.0 + waited.0 >= due - slack
+    let (closed, busy) = (gap.0 + waited.0, long_idle(event));
+    waited.0 < busy && closed >= due - slack && closed <= due * 1.02 + busy + slack
 }
 
 /// Whether `idle` is what the learned limit would have ended: not earlier than the least seen by more than two ticks,

@@ -160,7 +160,8 @@ fn after_the_peers_fin(event: &Event, context: &Context<'_>) -> Cause {
 fn reused_half_closed(event: &Event) -> bool {
     let Some(fin) = &event.facts.first_fin else { return false };
     let was_idle = fin.idle().is_some_and(|idle| idle.0 >= long_idle(event));
-    let sent_since = event.idle.tx.is_some_and(|tx| tx.0 + two_ticks(event) < fin.ms_ago.0);
+    // Nothing had been sent for long before the FIN: what was sent last came after it, even if that was in the same tick.
+    let sent_since = event.idle.tx.is_some_and(|tx| tx.0 <= fin.ms_ago.0 + two_ticks(event));
     event.role == Role::Client && event.tcp.bytes_received.unwrap_or(0) > 0 && was_idle && sent_since
 }
 

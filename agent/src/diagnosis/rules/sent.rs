@@ -173,8 +173,9 @@ fn unread_data(event: &Event, context: &Context<'_>, who: &str, unread: u32) -> 
 fn came_after_our_fin(event: &Event, context: &Context<'_>, who: &str) -> Option<Cause> {
     let fin = event.facts.first_fin.as_ref().filter(|fin| fin.by == "local")?;
     let (rx, idle) = (event.idle.rx?, fin.idle_tx_ms?);
-    let served = event.tcp.bytes_sent? > 0;
-    if event.role != Role::Server || !served || rx.0 + two_ticks(event) > fin.ms_ago.0 || idle.0 < long_idle(event) {
+    // Nothing had come for long before the FIN: what came last came after it, even if that was in the same tick.
+    let was_idle = fin.idle()?.0 >= long_idle(event) && rx.0 <= fin.ms_ago.0 + two_ticks(event);
+    if event.role != Role::Server || event.tcp.bytes_sent? == 0 || !was_idle {
         return None;
     }
     let cause = Cause::new(
