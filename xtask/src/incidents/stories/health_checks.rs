@@ -68,8 +68,9 @@ pub fn play_envoy(stage: &mut Stage) -> Result<()> {
         bail!("Envoy made only {checks} checks, or did not end them with a FIN");
     }
     expect_ok(envoy::PORT)?;
-    for line in stage.agent.about(PORT) {
-        stage.verdict.problem(Layer::Facts, "no line about a health check that ends with a FIN", Some(&line));
+    // The last ACK may find that the server has forgotten the connection: RFC 9293 wants a RST for that, benign.
+    for line in stage.agent.about(PORT).iter().filter(|line| line["cause"]["benign"] != true) {
+        stage.verdict.problem(Layer::Facts, "no line about a health check that ends with a FIN", Some(line));
     }
     Ok(())
 }

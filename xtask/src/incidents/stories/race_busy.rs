@@ -17,8 +17,10 @@ use crate::incidents::{
 };
 
 /// How long Node.js is busy, from so long before its timer comes due.
-const BUSY: Duration = Duration::from_millis(600);
-const BEFORE: Duration = Duration::from_millis(300);
+const BUSY: Duration = Duration::from_millis(900);
+const BEFORE: Duration = Duration::from_millis(600);
+/// How long before the others the connection begins to rest that shows how long it may.
+const HEAD_START: Duration = Duration::from_secs(1);
 /// When in that time the request comes.
 const LATER: Duration = Duration::from_millis(150);
 /// How much later than it should Node.js may close on a busy machine.
@@ -36,6 +38,7 @@ pub fn play(stage: &mut Stage) -> Result<()> {
         client.ask()?;
     }
 
+    quiet.rest_until_idle_for(HEAD_START);
     // The near miss, in which the connection whose race is played is used for the first time.
     busy.keep_busy(BUSY)?;
     thread::sleep(LATER);

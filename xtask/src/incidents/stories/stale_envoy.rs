@@ -17,7 +17,9 @@ use crate::incidents::{
     verdict::{Layer, TWO_TICKS_MS, number, seconds},
 };
 
-/// How long before the server's close Envoy stops, and how long after it it goes on.
+/// How long before the server's close Envoy stops: the request has to be there before the FIN, or Envoy sees that first.
+const BEFORE: Duration = Duration::from_millis(2500);
+/// How long after the server's close Envoy goes on.
 const MARGIN: Duration = Duration::from_millis(400);
 /// How much later than it should Node.js may close on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -51,7 +53,7 @@ fn play_with(stage: &mut Stage, envoy: &Process, expected: u16) -> Result<()> {
         stage.verdict.problem(Layer::Facts, "no line about a connection used before the timeout", Some(&line));
     }
 
-    client.rest_until_idle_for(timeout - MARGIN);
+    client.rest_until_idle_for(timeout - BEFORE);
     envoy.signal("STOP")?;
     client.send().context("request while Envoy is stopped")?;
     sockets::wait_for_fin(PORT, None, PATIENCE)?;
