@@ -25,6 +25,8 @@ use std::{
     fs,
     path::Path,
     process::Stdio,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -38,12 +40,16 @@ use crate::{
 use stories::{STORIES, Story};
 use verdict::{Layer, Verdict};
 
+/// How many stories are played at once: each has a network, a cgroup and an agent of its own, and they mostly wait for
+/// timeouts. What is late on a busy machine each measures itself.
+const AT_A_TIME: usize = 3;
+
 /// Installs what is missing, plays the stories and sums up.
 pub fn perform(options: &Incidents) -> Result<()> {
     let chosen = stories::chosen(&options.names)?;
     if options.list {
         for story in chosen {
-            println!("{:22} {}", story.name, story.about);
+            println!("{:24} {}", story.name, story.about);
         }
         return Ok(());
     }
@@ -56,17 +62,37 @@ pub fn perform(options: &Incidents) -> Result<()> {
         programs::ensure(&needed, &folder)?;
     }
     let rstscope = cargo::build_rstscope(false)?;
-    let mut played = Vec::new();
-    for &story in &chosen {
-        eprintln!("     Playing {}: {}", story.name, story.about);
-        let start = Instant::now();
-        let verdict = play(story, &rstscope, &folder, options.full)?;
-        for sentence in verdict.said() {
-            eprintln!("             {sentence}");
-        }
-        played.push((story, verdict, start.elapsed()));
-    }
+    let played = play_all(&chosen, |story| play(story, &rstscope, &folder, options.full))?;
     summarise(&played)
+}
+
+/// Some of them at a time, in their order.
+fn play_all(
+    stories: &[&'static Story],
+    play: impl Fn(&Story) -> Result<Verdict> + Sync,
+) -> Result<Vec<(&'static Story, Verdict, Duration)>> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut played = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(&story) = stories.get(index) else { return Ok(played) };
+            eprintln!("     Playing {}: {}", story.name, story.about);
+            let start = Instant::now();
+            let verdict = play(story)?;
+            let said: String = verdict.said().iter().map(|sentence| format!("             {sentence}\n")).collect();
+            eprint!("      Played {}\n{said}", story.name);
+            played.push((index, (story, verdict, start.elapsed())));
+        }
+    };
+    let mut played = thread::scope(|scope| {
+        let workers: Vec<_> = (0..AT_A_TIME).map(|_| scope.spawn(work)).collect();
+        let results = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| bail!("a worker failed")));
+        results.collect::<Result<Vec<Vec<_>>>>()
+    })?
+    .concat();
+    played.sort_by_key(|(index, _)| *index);
+    Ok(played.into_iter().map(|(_, story)| story).collect())
 }
 
 /// Becomes one of the processes of a story.
@@ -107,10 +133,10 @@ fn summarise(played: &[(&Story, Verdict, Duration)]) -> Result<()> {
     for (story, verdict, _) in &failed {
         println!("\n== {}\n{}", story.name, verdict.explanation().trim_end());
     }
-    println!("\n{:22} {:12} {:>8}  measured", "story", "result", "seconds");
+    println!("\n{:24} {:12} {:>8}  measured", "story", "result", "seconds");
     for (story, verdict, taken) in played {
         let row =
-            format!("{:22} {:12} {:8.1}  {}", story.name, verdict.result(), taken.as_secs_f64(), verdict.numbers());
+            format!("{:24} {:12} {:8.1}  {}", story.name, verdict.result(), taken.as_secs_f64(), verdict.numbers());
         println!("{}", row.trim_end());
     }
     let passed = played.len() - failed.len();

@@ -15,6 +15,15 @@ pub struct Limit {
     pub count: u32,
 }
 
+impl Limit {
+    /// When the timer comes due. It fires late, never early, so that is the least seen; but a close for another reason
+    /// (the server ends) can come much earlier, and is none.
+    #[must_use]
+    pub fn due(&self) -> Millis {
+        if self.least.0 >= 0.9 * self.last.0 { self.least } else { self.last }
+    }
+}
+
 /// Where learned limits come from: the kernel side's table.
 pub trait Limits {
     /// The limit of the server at this address and port, as seen from this network namespace.

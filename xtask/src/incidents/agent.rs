@@ -18,8 +18,8 @@ use super::process::bound_to_us;
 
 /// How long it may take to attach: a busy kernel takes its time to let programs in.
 const START: Duration = Duration::from_secs(60);
-/// How long to wait for a line.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for a line. The agent sees the whole machine, and what goes on elsewhere comes before.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// After this time nothing more comes: four times as long as any line is held back.
 const QUIET: Duration = Duration::from_millis(400);
 
@@ -74,15 +74,15 @@ impl Agent {
         })
     }
 
-    /// The reset of this direction at the end of a process whose peer has this port.
-    pub fn reset_of(&mut self, direction: &str, process: &str, peer: u16) -> Result<Value> {
+    /// The reset of this direction at the end of a process, on a connection with this port at either end.
+    pub fn reset_of(&mut self, direction: &str, process: &str, port: u16) -> Result<Value> {
         let namespace = self.namespace;
-        self.wait(&format!("a reset {direction} by {process} whose peer has port {peer}"), |line| {
+        self.wait(&format!("a reset {direction} by {process} on a connection with port {port}"), |line| {
             line["type"] == "reset"
                 && line["reset"]["direction"] == direction
                 && line["local"]["netns"] == namespace
                 && line["local"]["process"]["comm"] == process
-                && line["peer"]["port"] == peer
+                && (line["local"]["port"] == port || line["peer"]["port"] == port)
         })
     }
 
@@ -145,7 +145,12 @@ impl Agent {
         if seen.is_empty() {
             seen.push_str(" none");
         }
-        bail!("rstscope printed no line for {what}; lines about this story:{seen}")
+        let lost = self.seen.iter().filter(|line| line["type"] == "lost").count();
+        let all = self.seen.len() - lost;
+        bail!(
+            "rstscope printed no line for {what}, among {all} lines about the whole machine and {lost} about losses; \
+             lines about this story:{seen}"
+        )
     }
 }
 

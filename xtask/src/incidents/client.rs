@@ -9,6 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+use super::servers;
+
 /// How long to wait for an answer. The first one of a Java takes seconds on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -41,7 +43,23 @@ impl Client {
 
     /// Asks without waiting for the answer.
     pub fn send(&mut self) -> Result<()> {
-        let request = "GET / HTTP/1.1\r\nHost: incident\r\nUser-Agent: rstscope-xtask\r\nAccept: */*\r\n\r\n";
+        self.send_for("/")
+    }
+
+    /// Asks for an answer that comes so much later, where the server knows how.
+    pub fn send_for_later(&mut self, time: Duration) -> Result<()> {
+        self.last_asked = Instant::now();
+        self.send_for(&servers::path_for_later(time))
+    }
+
+    /// Asks for what keeps the server from anything else so long.
+    pub fn keep_busy(&mut self, time: Duration) -> Result<()> {
+        self.send_for(&servers::path_to_keep_busy(time))
+    }
+
+    fn send_for(&mut self, path: &str) -> Result<()> {
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: incident\r\nUser-Agent: rstscope-xtask\r\nAccept: */*\r\n\r\n");
         self.stream.write_all(request.as_bytes()).context("cannot send a request")
     }
 

@@ -21,12 +21,36 @@ pub fn tcp(stage: &Stage, upstream: (&str, u16)) -> Result<Process> {
             "cluster": "upstream",
         },
     });
-    start(stage, &filter, upstream)
+    start(stage, &filter, &cluster(upstream))
 }
 
 /// Starts Envoy as a proxy for HTTP, with its own timeouts and without retries.
 pub fn http(stage: &Stage, upstream: (&str, u16)) -> Result<Process> {
-    let filter = json!({
+    start(stage, &http_filter(&json!({ "cluster": "upstream" })), &cluster(upstream))
+}
+
+/// The same, which sends a request whose connection is reset again, on another connection.
+pub fn http_retrying(stage: &Stage, upstream: (&str, u16)) -> Result<Process> {
+    let route = json!({ "cluster": "upstream", "retry_policy": { "retry_on": "reset", "num_retries": 2 } });
+    start(stage, &http_filter(&route), &cluster(upstream))
+}
+
+/// The same, which checks the upstream's health by connecting every 0.2 s.
+pub fn checking(stage: &Stage, upstream: (&str, u16)) -> Result<Process> {
+    let mut cluster = cluster(upstream);
+    cluster["health_checks"] = json!([{
+        "timeout": "1s",
+        "interval": "0.2s",
+        "no_traffic_interval": "0.2s",
+        "unhealthy_threshold": 2,
+        "healthy_threshold": 1,
+        "tcp_health_check": {},
+    }]);
+    start(stage, &http_filter(&json!({ "cluster": "upstream" })), &cluster)
+}
+
+fn http_filter(route: &Value) -> Value {
+    json!({
         "name": "envoy.filters.network.http_connection_manager",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.\
@@ -35,31 +59,34 @@ pub fn http(stage: &Stage, upstream: (&str, u16)) -> Result<Process> {
             "route_config": { "virtual_hosts": [{
                 "name": "all",
                 "domains": ["*"],
-                "routes": [{ "match": { "prefix": "/" }, "route": { "cluster": "upstream" } }],
+                "routes": [{ "match": { "prefix": "/" }, "route": route }],
             }] },
             "http_filters": [{
                 "name": "envoy.filters.http.router",
                 "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
             }],
         },
-    });
-    start(stage, &filter, upstream)
+    })
 }
 
-fn start(stage: &Stage, filter: &Value, upstream: (&str, u16)) -> Result<Process> {
+fn cluster(upstream: (&str, u16)) -> Value {
     let endpoint = json!({ "endpoint": { "address": address(upstream.0, upstream.1) } });
+    json!({
+        "name": "upstream",
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": { "cluster_name": "upstream", "endpoints": [{ "lb_endpoints": [endpoint] }] },
+    })
+}
+
+fn start(stage: &Stage, filter: &Value, cluster: &Value) -> Result<Process> {
     let configuration = json!({ "static_resources": {
         "listeners": [{
             "name": "incident",
             "address": address("127.0.0.1", PORT),
             "filter_chains": [{ "filters": [filter] }],
         }],
-        "clusters": [{
-            "name": "upstream",
-            "type": "STATIC",
-            "connect_timeout": "1s",
-            "load_assignment": { "cluster_name": "upstream", "endpoints": [{ "lb_endpoints": [endpoint] }] },
-        }],
+        "clusters": [cluster],
     } });
     let file = stage.folder.join("envoy.json");
     write(&file, &configuration.to_string())?;

@@ -12,6 +12,9 @@ use super::{
 /// The port every server listens on, in a namespace of its own.
 pub const PORT: u16 = 8080;
 
+/// The port of a proxy that checks the server's health.
+pub const CHECKING_PORT: u16 = 10_001;
+
 /// By how much any timer may fire late, also by rstscope's table of timeouts.
 const LATE: Duration = Duration::from_millis(60);
 
@@ -52,6 +55,16 @@ impl Server {
     }
 }
 
+/// What to ask of Node.js, uvicorn or gunicorn for an answer that comes so much later: they read the path's last part.
+pub fn path_for_later(time: Duration) -> String {
+    format!("/later/{}", time.as_millis())
+}
+
+/// What to ask of Node.js to keep it from anything else so long.
+pub fn path_to_keep_busy(time: Duration) -> String {
+    format!("/busy/{}", time.as_millis())
+}
+
 const fn seconds(quick: u64, full: u64) -> [Duration; 2] {
     [Duration::from_secs(quick), Duration::from_secs(full)]
 }
@@ -71,6 +84,16 @@ pub const UVICORN: Server = Server {
     process: "python",
     product: "uvicorn",
     timeout: seconds(5, 5),
+    poll: Duration::ZERO,
+    settles: Duration::ZERO,
+    start: uvicorn,
+};
+
+/// uvicorn with a timeout of 2 s, for what takes many of them.
+pub const UVICORN_QUICK: Server = Server {
+    process: "python",
+    product: "uvicorn",
+    timeout: seconds(2, 5),
     poll: Duration::ZERO,
     settles: Duration::ZERO,
     start: uvicorn,
@@ -130,28 +153,47 @@ pub const TOMCAT: Server = Server {
 
 fn node(stage: &Stage, _: Duration) -> Result<Process> {
     let script = format!(
-        "require('http').createServer((request, response) => response.end('ok\\n')).listen({PORT}, '127.0.0.1')\n"
+        "\
+require('http').createServer((request, response) => {{
+  const [, later] = request.url.split('/later/')
+  const [, busy] = request.url.split('/busy/')
+  for (const end = Date.now() + Number(busy ?? 0); Date.now() < end;);
+  if (later) setTimeout(() => response.end('ok\\n'), later)
+  else response.end('ok\\n')
+}}).listen({PORT}, '127.0.0.1')
+"
     );
     serve(stage, "node", bound_to_us(stage.programs.node()).arg("-e").arg(script))
 }
 
-fn uvicorn(stage: &Stage, _: Duration) -> Result<Process> {
+fn uvicorn(stage: &Stage, timeout: Duration) -> Result<Process> {
     let application = "\
+import asyncio
 async def application(scope, receive, send):
     if scope['type'] != 'http':
         return
+    _, _, later = scope['path'].partition('/later/')
+    if later:
+        await asyncio.sleep(int(later) / 1000)
     await send({'type': 'http.response.start', 'status': 200, 'headers': [(b'content-length', b'3')]})
     await send({'type': 'http.response.body', 'body': b'ok\\n'})
 ";
     write(&stage.folder.join("server.py"), application)?;
     let mut command = python(stage);
     command.args(["-m", "uvicorn", "--host", "127.0.0.1", "--port", &PORT.to_string(), "server:application"]);
+    if timeout != UVICORN.timeout(true) {
+        command.args(["--timeout-keep-alive", &timeout.as_secs().to_string()]);
+    }
     serve(stage, "uvicorn", &mut command)
 }
 
 fn gunicorn(stage: &Stage, _: Duration) -> Result<Process> {
     let application = "\
+import time
 def application(environ, start):
+    _, _, later = environ['PATH_INFO'].partition('/later/')
+    if later:
+        time.sleep(int(later) / 1000)
     start('200 OK', [('Content-Length', '3')])
     return [b'ok\\n']
 ";
@@ -171,7 +213,11 @@ class Root:
     @cherrypy.expose
     def index(self):
         return 'ok\\n'
-cherrypy.config.update({{'server.socket_port': {PORT}, 'engine.autoreload.on': False}})
+cherrypy.config.update({{
+    'server.socket_port': {PORT},
+    'server.max_request_body_size': 1 << 20,
+    'engine.autoreload.on': False,
+}})
 cherrypy.quickstart(Root())
 "
     );
@@ -205,10 +251,25 @@ fn haproxy(stage: &Stage, timeout: Duration) -> Result<Process> {
          bind 127.0.0.1:{PORT}\n  http-request return status 200 content-type text/plain string ok\n",
         timeout.as_secs()
     );
+    haproxy_with(stage, &configuration, PORT)
+}
+
+/// HAProxy in front of the server and of one that does not answer, whose health it checks by connecting.
+pub fn haproxy_checking(stage: &Stage, dead: (&str, u16)) -> Result<Process> {
+    let configuration = format!(
+        "defaults\n  mode http\n  timeout client 60s\n  timeout server 60s\n  timeout connect 5s\nlisten incident\n  \
+         bind 127.0.0.1:{CHECKING_PORT}\n  server checked 127.0.0.1:{PORT} check inter 200ms\n  server dead {}:{} check inter 200ms\n",
+        dead.0, dead.1
+    );
+    haproxy_with(stage, &configuration, CHECKING_PORT)
+}
+
+fn haproxy_with(stage: &Stage, configuration: &str, port: u16) -> Result<Process> {
     let file = stage.folder.join("haproxy.cfg");
-    write(&file, &configuration)?;
+    write(&file, configuration)?;
     let (program, libraries) = stage.programs.haproxy()?;
-    serve(stage, "haproxy", with_libraries(&program, &libraries).arg("-db").arg("-f").arg(&file))
+    let mut command = with_libraries(&program, &libraries);
+    Process::serve("haproxy", command.arg("-db").arg("-f").arg(&file), &stage.folder, port)
 }
 
 fn tomcat(stage: &Stage, timeout: Duration) -> Result<Process> {

@@ -2,13 +2,27 @@
 //!
 //! * [`connect_timeout`]: a proxy gives up connecting, and resets the application's connection.
 //! * [`stale`]: a server closes an idle connection under a client that uses it again.
+//! * [`half_closed`]: the same, with the server's socket still taking data.
 //! * [`stale_envoy`]: the same under a proxy's pool.
+//! * [`race_envoy`]: the same with nobody paused: requests around the very moment.
+//! * [`race_busy`]: the same with a server that is busy as its timer comes due.
 //! * [`late_reset`]: a provider acknowledges a request and resets the connection much later.
+//! * [`proxied_reset`]: a proxy passes on a reset from its other side.
+//! * [`client_gone`]: the client does not wait for the answer.
+//! * [`upload_rejected`]: the server answers and closes while the request still comes.
+//! * [`health_checks`]: resets that are meant and harm nobody.
 
+mod client_gone;
 mod connect_timeout;
+mod half_closed;
+mod health_checks;
 pub mod late_reset;
+mod proxied_reset;
+mod race_busy;
+mod race_envoy;
 mod stale;
 mod stale_envoy;
+mod upload_rejected;
 
 use std::time::Duration;
 
@@ -42,6 +56,12 @@ pub const STORIES: &[Story] = &[
         about: "Envoy's connect_timeout of 1 s towards a black hole resets the application's connection",
         programs: &[Program::Envoy],
         play: connect_timeout::play,
+    },
+    Story {
+        name: "connect-timeout-http",
+        about: "the same with Envoy speaking HTTP: the application gets 503, and no reset",
+        programs: &[Program::Envoy],
+        play: connect_timeout::play_http,
     },
     Story {
         name: "stale-node",
@@ -86,16 +106,76 @@ pub const STORIES: &[Story] = &[
         play: |stage| stale::play(stage, &servers::TOMCAT),
     },
     Story {
+        name: "stale-tomcat-half-closed",
+        about: "the client uses the connection again while Java has only shut the sending side of it",
+        programs: &[Program::Tomcat],
+        play: |stage| half_closed::play(stage, &servers::TOMCAT),
+    },
+    Story {
         name: "stale-envoy-node",
         about: "Envoy, not running for a moment, sends on a pooled connection that Node.js has closed: 503",
         programs: &[Program::Envoy, Program::Node],
         play: stale_envoy::play,
     },
     Story {
+        name: "hidden-by-retry",
+        about: "the same with an Envoy that retries: the client gets 200, and the reset is there all the same",
+        programs: &[Program::Envoy, Program::Node],
+        play: stale_envoy::play_hidden,
+    },
+    Story {
+        name: "race-envoy-node",
+        about: "requests through Envoy just as Node.js closes the idle connections of the pool: some get 503",
+        programs: &[Program::Envoy, Program::Node],
+        play: |stage| race_envoy::play(stage, &servers::NODE),
+    },
+    Story {
+        name: "race-envoy-uvicorn",
+        about: "the same with uvicorn, which closes after 2 s (5 s in full)",
+        programs: &[Program::Envoy, Program::Python],
+        play: |stage| race_envoy::play(stage, &servers::UVICORN_QUICK),
+    },
+    Story {
+        name: "race-busy-node",
+        about: "Node.js is busy when its idle timer comes due, with a request unread on that connection",
+        programs: &[Program::Node],
+        play: race_busy::play,
+    },
+    Story {
         name: "late-reset-after-idle",
         about: "a provider acknowledges a request after 2 s of idleness (10 s in full) and resets 2 s (10 s) later",
         programs: &[],
         play: late_reset::play,
+    },
+    Story {
+        name: "proxied-reset-envoy",
+        about: "an upstream of Envoy resets or dies, or the application does: Envoy repeats the reset on its other side",
+        programs: &[Program::Envoy, Program::Node],
+        play: proxied_reset::play,
+    },
+    Story {
+        name: "client-gone-envoy",
+        about: "a client leaves before gunicorn answers, by itself and behind Envoy",
+        programs: &[Program::Envoy, Program::Python],
+        play: client_gone::play,
+    },
+    Story {
+        name: "upload-rejected",
+        about: "CherryPy answers 413 and closes while the upload still comes; nginx reads it to its end",
+        programs: &[Program::Nginx, Program::Python],
+        play: upload_rejected::play,
+    },
+    Story {
+        name: "health-checks-haproxy",
+        about: "HAProxy checks a server's health by connecting, and ends each check with a reset",
+        programs: &[Program::Haproxy, Program::Node],
+        play: health_checks::play_haproxy,
+    },
+    Story {
+        name: "health-checks-envoy",
+        about: "Envoy checks a server's health by connecting, and ends each check with a FIN",
+        programs: &[Program::Envoy, Program::Node],
+        play: health_checks::play_envoy,
     },
 ];
 
@@ -132,8 +212,8 @@ mod tests {
             chosen(&parts).unwrap().iter().map(|story| story.name).collect()
         };
         assert_eq!(names(&[]).len(), STORIES.len());
-        assert_eq!(names(&["node"]), ["stale-node", "stale-envoy-node"]);
-        assert_eq!(names(&["late", "tomcat"]), ["stale-tomcat", "late-reset-after-idle"]);
+        assert_eq!(names(&["node"]), ["stale-node", "stale-envoy-node", "race-envoy-node", "race-busy-node"]);
+        assert_eq!(names(&["late", "tomcat"]), ["stale-tomcat", "stale-tomcat-half-closed", "late-reset-after-idle"]);
         assert!(chosen(&["nobody".to_owned()]).is_err());
     }
 }

@@ -28,7 +28,7 @@ impl Layer {
 }
 
 /// What a story found so far.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Verdict {
     problems: Vec<Value>,
     measured: Vec<String>,

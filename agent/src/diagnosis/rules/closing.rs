@@ -3,7 +3,10 @@
 //! How it was closed is proved by the socket. Why is told by what came before: a connect of the same process that failed,
 //! a reset that it received on its other side, an idle limit that was due, a peer that had left.
 
-use super::{CLOSE_NOTIFY_BYTES, Context, idle, long_idle, moment, peer_name, received, say, two_ticks};
+use super::{
+    CLOSE_NOTIFY_BYTES, Context, closed_while_busy, idle, long_idle, moment, peer_name, received, say,
+    sent::EARLY_RESPONSE_ADVICE, short, two_ticks,
+};
 use crate::{
     diagnosis::{
         cause::{Cause, Confidence},
@@ -20,18 +23,20 @@ pub fn with_unread_data(event: &Event, context: &Context<'_>, who: &str, unread:
     let peer_had_closed = event.facts.first_fin.as_ref().is_some_and(|fin| fin.by == "peer");
     let cause = if let Some(cause) = because_of_another_connection(event, context, who, unread) {
         cause
+    } else if let Some(proxied) = passed_on(event, context, who) {
+        proxied
     } else if let Some(stale) = came_after_our_fin(event, context, who) {
         stale
     } else if let Some(race) = race(event, context, who) {
         race
-    } else if event.role == Role::Server && sent > 0 && recent(event) && !peer_had_closed {
+    } else if event.role == Role::Server && sent > 0 && just_answered(event) && !peer_had_closed {
         Cause::new(
             Code::EarlyResponseClose,
             Confidence::Likely,
             format!(
                 "{who} answered and closed while the request was still arriving: {unread} bytes of it were unread."
             ),
-            "Often an error answer (413, 401) to an upload: let the server read the rest before it closes.",
+            EARLY_RESPONSE_ADVICE,
         )
     } else if event.role == Role::Client
         && event.tcp.bytes_received.unwrap_or(0) > u64::from(unread)
@@ -56,26 +61,43 @@ pub fn with_unread_data(event: &Event, context: &Context<'_>, who: &str, unread:
 
 /// close() with SO_LINGER 0 and nothing unread.
 pub fn with_linger_zero(event: &Event, context: &Context<'_>, who: &str) -> Cause {
+    let closed = |summary: String, advice| Cause::new(Code::LingerZeroClose, Confidence::Certain, summary, advice);
+    // Before a failed connect or a reset of the same process: that checks servers which are down as well.
+    if event.role == Role::Client && event.tcp.bytes_received == Some(0) {
+        let check = closed(
+            format!("{who} only connected to {} and closed with SO_LINGER 0, as health checks do.", event.peer),
+            "Nothing to do: nothing was sent either way. A check that asks for something would test more than the port.",
+        );
+        let check = benign_if_only_a_check(check, event, Millis(0.0));
+        if check.benign {
+            return check;
+        }
+    }
     if let Some(cause) = because_of_another_connection(event, context, who, 0) {
         return cause;
     }
-    if let Some(reset) = context.recent.received_reset(event) {
-        return Cause::new(
-            Code::ProxiedReset,
-            Confidence::Likely,
-            format!("{who} passed on a reset that it had just received from {}.", reset.peer),
-            "Look at the line of that other connection: the cause is there.",
-        )
-        .with("other_side", Some(reset.peer.clone()));
+    if let Some(proxied) = passed_on(event, context, who) {
+        return proxied;
     }
-    let cause = Cause::new(
-        Code::LingerZeroClose,
-        Confidence::Certain,
+    closed(
         format!("{who} closed this connection with SO_LINGER 0, which sends a RST instead of a FIN."),
         "It is the application's choice (health checks and some proxies do it); close without SO_LINGER 0 to end \
          connections properly.",
+    )
+}
+
+/// A proxy that has just received a reset repeats it: it asks for one with SO_LINGER 0. If the other side is in the middle
+/// of an upload the kernel names the unread data as the reason (`__tcp_close` looks at it first), and means the same.
+fn passed_on(event: &Event, context: &Context<'_>, who: &str) -> Option<Cause> {
+    event.facts.linger_ms.filter(|linger| linger.0 == 0.0)?;
+    let reset = context.recent.received_reset(event)?;
+    let cause = Cause::new(
+        Code::ProxiedReset,
+        Confidence::Likely,
+        format!("{who} passed on a reset that it had just received from {}.", reset.peer),
+        "Look at the line of that other connection: the cause is there.",
     );
-    if event.role == Role::Client { benign_if_only_a_check(cause, event, Millis(0.0)) } else { cause }
+    Some(cause.with("other_side", Some(reset.peer.clone())))
 }
 
 /// A connection that was opened and closed within `long_idle` without a byte either way lost nobody anything: a health
@@ -228,8 +250,9 @@ fn close_notify(event: &Event, unread: u32) -> Option<Cause> {
 fn came_after_our_fin(event: &Event, context: &Context<'_>, who: &str) -> Option<Cause> {
     let fin = event.facts.first_fin.as_ref().filter(|fin| fin.by == "local")?;
     let (rx, idle) = (event.idle.rx?, fin.idle_tx_ms?);
-    let served = event.tcp.bytes_sent? > 0;
-    if event.role != Role::Server || !served || rx.0 + two_ticks(event) > fin.ms_ago.0 || idle.0 < long_idle(event) {
+    // Nothing had come for long before the FIN: what came last came after it, even if that was in the same tick.
+    let was_idle = fin.idle()?.0 >= long_idle(event) && rx.0 <= fin.ms_ago.0 + two_ticks(event);
+    if event.role != Role::Server || event.tcp.bytes_sent? == 0 || !was_idle {
         return None;
     }
     let cause = Cause::new(
@@ -252,27 +275,42 @@ fn came_after_our_fin(event: &Event, context: &Context<'_>, who: &str) -> Option
 /// The request lay in the receive queue when the server closed for idleness: its last answer is one idle limit ago.
 fn race(event: &Event, context: &Context<'_>, who: &str) -> Option<Cause> {
     let (tx, rx) = (event.idle.tx?, event.idle.rx?);
-    if event.role != Role::Server || tx.0 < long_idle(event) || rx.0 > moment(event) {
+    if event.role != Role::Server || tx.0 < long_idle(event) || tx.0 < rx.0 {
         return None;
     }
-    let learned = idle::learned(event, context).filter(|limit| idle::fits(tx, *limit, event));
+    let at_once = rx.0 <= moment(event);
+    let gap = Millis(tx.0 - rx.0);
+    let learned = idle::learned(event, context).filter(|limit| {
+        if at_once { idle::fits(tx, *limit, event) } else { idle::ran_out_meanwhile(gap, rx, *limit, event) }
+    });
+    // Long unread and with no limit that ran out meanwhile it is just unread.
+    if !at_once && learned.is_none() {
+        return None;
+    }
+    let ran_out = learned.filter(|_| !at_once);
+    let meanwhile = ran_out
+        .map_or_else(String::new, |limit| format!("; its limit of {} ran out while it was busy", say(limit.due())));
     let cause = Cause::new(
         Code::KeepaliveRace,
         if learned.is_some() { Confidence::Likely } else { Confidence::Possible },
         format!(
-            "{who} closed this connection after {} idle, {} after the next request had arrived unread.",
+            "{who} closed this connection after {} idle, {} after the next request had arrived unread{meanwhile}.",
             say(tx),
             say(rx)
         ),
         "Make the server's idle timeout longer than that of the clients' pools, and let clients retry.",
     )
     .with("server_idle_ms", Some(tx))
-    .with("learned_idle_limit_ms", learned.map(|limit| limit.last));
-    Some(idle::with_products(cause, event, context, Kind::Idle, Side::Server, tx, context.process))
+    .with("learned_idle_limit_ms", learned.map(|limit| limit.due()));
+    let limit = ran_out.map_or(tx, |limit| limit.due());
+    Some(idle::with_products(cause, event, context, Kind::Idle, Side::Server, limit, context.process))
 }
 
-/// Whether data last went and came within a moment.
-fn recent(event: &Event) -> bool {
-    let short = |millis: Option<Millis>| millis.is_some_and(|millis| millis.0 <= moment(event) + 50.0);
-    short(event.idle.rx) && short(event.idle.tx)
+/// Whether a server had just answered, and what was sent to it had come not long before: a client that waits for room in
+/// a full window sends nothing. Or it had answered when it shut its side, and waited a while for the rest.
+fn just_answered(event: &Event) -> bool {
+    let within = |idle: Option<Millis>, limit: f64| idle.is_some_and(|idle| idle.0 <= limit);
+    let by_us = event.facts.first_fin.as_ref().is_some_and(|fin| fin.by == "local");
+    (within(event.idle.tx, short(event)) && within(event.idle.rx, long_idle(event)))
+        || (by_us && closed_while_busy(event))
 }

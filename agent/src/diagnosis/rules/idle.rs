@@ -2,7 +2,7 @@
 
 use super::{
     super::timeouts::{Kind, Side},
-    Context, two_ticks,
+    Context, long_idle, two_ticks,
 };
 use crate::{
     diagnosis::{
@@ -51,6 +51,15 @@ pub fn learned(event: &Event, context: &Context<'_>) -> Option<Limit> {
         Role::Unknown => return None,
     };
     context.limits.of(server.ip, server.port?, event.netns?)
+}
+
+/// Whether the learned limit ran out, and the server was busy until it closed, with a request unread for `waited` that had
+/// come after `gap`. It then looks at its timers before it reads (Node.js). No event loop is busy for longer than a second.
+#[must_use]
+pub fn ran_out_meanwhile(gap: Millis, waited: Millis, limit: Limit, event: &Event) -> bool {
+    let (due, slack) = (limit.due().0, two_ticks(event));
+    let (closed, busy) = (gap.0 + waited.0, long_idle(event));
+    waited.0 < busy && closed >= due - slack && closed <= due * 1.02 + busy + slack
 }
 
 /// Whether `idle` is what the learned limit would have ended: not earlier than the least seen by more than two ticks,

@@ -51,6 +51,17 @@ fn long_idle(event: &Event) -> f64 {
     event.tcp.srtt_ms.map_or(1000.0, |rtt| (10.0 * rtt.0).max(1000.0))
 }
 
+/// How close together two steps of one exchange are.
+fn short(event: &Event) -> f64 {
+    moment(event) + 50.0
+}
+
+/// Whether the first FIN came in the middle of an exchange, with data going both ways just before: no idle timer did it.
+fn closed_while_busy(event: &Event) -> bool {
+    let is_short = |idle: Option<Millis>| idle.is_some_and(|idle| idle.0 <= short(event));
+    event.facts.first_fin.as_ref().is_some_and(|fin| is_short(fin.idle_rx_ms) && is_short(fin.idle_tx_ms))
+}
+
 /// Seconds or milliseconds, as a sentence has them.
 fn say(millis: Millis) -> String {
     seconds(millis.0)

@@ -1,6 +1,9 @@
 //! Resets that this host received.
 
-use super::{CLOSE_NOTIFY_BYTES, Context, closing, idle, long_idle, moment, peer_name, round, say, two_ticks, unknown};
+use super::{
+    CLOSE_NOTIFY_BYTES, Context, closed_while_busy, closing, idle, long_idle, moment, peer_name, round, say, sent,
+    short, two_ticks, unknown,
+};
 use crate::{
     diagnosis::{
         cause::{Cause, Confidence},
@@ -111,7 +114,7 @@ fn after_the_peers_fin(event: &Event, context: &Context<'_>) -> Cause {
     let in_flight = event.facts.in_flight_bytes.unwrap_or(0);
     let fin_ago = event.facts.first_fin.as_ref().map(|fin| fin.ms_ago);
     let ago = fin_ago.map_or_else(|| "some time".to_owned(), say);
-    if event.facts.rst_had_timestamp == Some(true) {
+    if event.facts.rst_had_timestamp == Some(true) && !reused_half_closed(event) {
         return Cause::new(
             Code::PeerClosedWithoutReading,
             Confidence::Likely,
@@ -123,7 +126,7 @@ fn after_the_peers_fin(event: &Event, context: &Context<'_>) -> Cause {
         )
         .with("first_fin_ms_ago", fin_ago);
     }
-    if in_flight == 0 {
+    if in_flight == 0 && event.facts.rst_had_timestamp != Some(true) {
         return unknown(event);
     }
     if let Some(benign) = close_notify(event, fin_ago.map(|ago| ago.0)) {
@@ -138,6 +141,9 @@ fn after_the_peers_fin(event: &Event, context: &Context<'_>) -> Cause {
     if event.role == Role::Client && unsent > 0 && received > 0 && event.idle.rx.is_some_and(|rx| rx.0 <= short(event))
     {
         return refused_upload(event, weaker(Confidence::Likely), in_flight, unsent);
+    }
+    if let Some(early) = before_the_request_was_sent(event) {
+        return Cause { confidence: weaker(early.confidence), ..early };
     }
     let idle_then = event.facts.first_fin.as_ref().and_then(|fin| fin.idle_rx_ms);
     let gap = event.idle.gap_before_last_send;
@@ -251,9 +257,39 @@ fn refused_upload(event: &Event, confidence: Confidence, in_flight: u32, unsent:
     .with("idle_rx_ms", event.idle.rx)
 }
 
-/// What counts as just now for what an application does: a moment and what a busy machine takes to schedule it.
-fn short(event: &Event) -> f64 {
-    moment(event) + 50.0
+/// A server's FIN came on an idle connection, and the next request after it: taken by a socket that only its sending side
+/// was shut of (Java NIO until its selector wakes), and reset when that closed.
+fn reused_half_closed(event: &Event) -> bool {
+    let Some(fin) = &event.facts.first_fin else { return false };
+    let was_idle = fin.idle().is_some_and(|idle| idle.0 >= long_idle(event));
+    // Nothing had been sent for long before the FIN: what was sent last came after it, even if that was in the same tick.
+    let sent_since = event.idle.tx.is_some_and(|tx| tx.0 <= fin.ms_ago.0 + two_ticks(event));
+    event.role == Role::Client && event.tcp.bytes_received.unwrap_or(0) > 0 && was_idle && sent_since
+}
+
+/// The server's FIN came in the middle of an exchange and we went on sending. That is the rest of an upload if more of it
+/// waits; else it can as well be a next request to a server that closes after each.
+fn before_the_request_was_sent(event: &Event) -> Option<Cause> {
+    let fin = event.facts.first_fin.as_ref()?;
+    let answered = event.tcp.bytes_received? > 0;
+    if event.role != Role::Client || !answered || fin.ms_ago.0 >= long_idle(event) || !closed_while_busy(event) {
+        return None;
+    }
+    let uploading = event.facts.unsent_bytes.unwrap_or(0) > 0;
+    Some(
+        Cause::new(
+            Code::EarlyResponseClose,
+            if uploading { Confidence::Likely } else { Confidence::Possible },
+            format!(
+                "{} answered and closed {} before, while this client was still sending.",
+                event.peer,
+                say(fin.ms_ago)
+            ),
+            sent::EARLY_RESPONSE_ADVICE,
+        )
+        .with("first_fin_ms_ago", Some(fin.ms_ago))
+        .with("unsent_bytes", event.facts.unsent_bytes),
+    )
 }
 
 /// A client's last write (a TLS close_notify) left as the server's FIN arrived, with the exchange complete and nothing
@@ -316,7 +352,7 @@ fn while_established(event: &Event, context: &Context<'_>) -> Cause {
     let asked_last = match (event.idle.rx, event.idle.tx) {
         (Some(rx), Some(tx)) => rx.0 - tx.0 > two_ticks(event),
         _ => false,
-    };
+    } || acknowledged_last(event);
     let gap = event.idle.gap_before_last_send.filter(|_| asked_last);
     if let (Some(gap), 0) = (gap, in_flight)
         && gap.0 >= long_idle(event)
@@ -373,6 +409,16 @@ fn while_established(event: &Event, context: &Context<'_>) -> Cause {
     if event.role == Role::Server { closing::benign_if_only_a_check(cause, event, Millis(0.0)) } else { cause }
 }
 
+/// Whether the last thing the peer sent was an ACK without data, at most a delayed ACK's time after its last data. It then
+/// acknowledged something of ours that it had not answered, even if that was sent in the same tick as the answer before it
+/// came: an answer would have carried the ACK. (`TCP_DELACK_MAX` is 0.2 s; a keepalive probe's ACK comes later.)
+fn acknowledged_last(event: &Event) -> bool {
+    let (Some(rx), Some(tx), Some(ack)) = (event.idle.rx, event.idle.tx, event.idle.ack) else { return false };
+    let in_one_tick = (rx.0 - tx.0).abs() <= two_ticks(event);
+    let later = rx.0 - ack.0;
+    in_one_tick && later > two_ticks(event) && later <= 200.0 + moment(event)
+}
+
 /// The RST carried no timestamp: whoever made it had no socket for the connection.
 fn made_by_no_socket(event: &Event, received: u64, in_flight: u32, just_sent: bool) -> Cause {
     if received == 0 && event.role == Role::Client {
@@ -403,27 +449,35 @@ fn made_by_no_socket(event: &Event, received: u64, in_flight: u32, just_sent: bo
     .with("in_flight_bytes", event.facts.in_flight_bytes)
 }
 
-/// We had just asked after a pause as long as the server's idle limit: its timer fired with the request in its queue.
+/// We had asked after a pause as long as the server's idle limit: its timer fired with the request in its queue.
 fn race(event: &Event, context: &Context<'_>, just_sent: bool, in_flight: u32) -> Option<Cause> {
     let gap = event.idle.gap_before_last_send?;
-    if event.role != Role::Client || !just_sent || gap.0 < long_idle(event) || event.tcp.bytes_received? == 0 {
+    if event.role != Role::Client || gap.0 < long_idle(event) || event.tcp.bytes_received? == 0 {
         return None;
     }
-    let learned = idle::learned(event, context).filter(|limit| idle::fits(gap, *limit, event));
+    let waited = event.idle.tx?;
+    let learned = idle::learned(event, context).filter(|limit| {
+        if just_sent { idle::fits(gap, *limit, event) } else { idle::ran_out_meanwhile(gap, waited, *limit, event) }
+    });
+    if !just_sent && learned.is_none() {
+        return None;
+    }
     let cause = Cause::new(
         Code::KeepaliveRace,
         if learned.is_some() { Confidence::Likely } else { Confidence::Possible },
         format!(
-            "A request sent after {} idle was reset at once by {}: its idle timer fired while the request arrived.",
+            "A request sent after {} idle was reset {} by {}: its idle timer fired before it read the request.",
             say(gap),
+            if just_sent { "at once".to_owned() } else { format!("{} later", say(waited)) },
             peer_name(event)
         ),
         "Make this client's or proxy's pool idle timeout shorter than the server's, and retry.",
     )
     .with("gap_before_last_send_ms", Some(gap))
-    .with("learned_idle_limit_ms", learned.map(|limit| limit.last))
+    .with("learned_idle_limit_ms", learned.map(|limit| limit.due()))
     .with("in_flight_bytes", Some(in_flight));
-    let cause = idle::with_products(cause, event, context, Kind::Idle, Side::Server, gap, peer_process(context));
+    let limit = learned.filter(|_| !just_sent).map_or(gap, |limit| limit.due());
+    let cause = idle::with_products(cause, event, context, Kind::Idle, Side::Server, limit, peer_process(context));
     // Neither learned nor documented: a server that dies at that moment looks the same.
     (learned.is_some() || !cause.products.is_empty()).then_some(cause)
 }

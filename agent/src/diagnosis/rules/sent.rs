@@ -1,6 +1,9 @@
 //! Resets that this host sent.
 
-use super::{CLOSE_NOTIFY_BYTES, Context, closing, idle, local_name, long_idle, moment, peer_name, say, unknown};
+use super::{
+    CLOSE_NOTIFY_BYTES, Context, closed_while_busy, closing, idle, local_name, long_idle, peer_name, say, short,
+    unknown,
+};
 use crate::{
     diagnosis::{
         cause::{Cause, Confidence},
@@ -13,6 +16,10 @@ use crate::{
         facts::{Actor, FirstFin},
     },
 };
+
+/// What to do about an answer that came before the whole request.
+pub const EARLY_RESPONSE_ADVICE: &str =
+    "Often an error answer (413, 401) to an upload: let the server read the rest before it closes.";
 
 /// Why a reset was sent.
 #[must_use]
@@ -290,6 +297,9 @@ fn client_gone(event: &Event, fin: &FirstFin, context: &Context<'_>) -> Cause {
 
 /// This end had accepted the connection and closed it, and the other side wrote on it nevertheless.
 fn stale_reuse(event: &Event, fin: &FirstFin, context: &Context<'_>) -> Cause {
+    if let Some(early) = while_the_request_arrived(event, context) {
+        return early;
+    }
     let (ago, idle_then) = (say(fin.ms_ago), fin.idle());
     let was_idle = idle_then.is_some_and(|idle| idle.0 >= long_idle(event));
     let (idle_text, reuse) = match idle_then {
@@ -339,10 +349,31 @@ fn stale_reuse(event: &Event, fin: &FirstFin, context: &Context<'_>) -> Cause {
     }
 }
 
+/// A server that answers and closes in the middle of an upload, with nothing of it unread at that moment: what comes soon
+/// after meets a closed connection. Nothing had been idle, so no idle timeout is to blame; but a client that overlooks that
+/// the server closes after its answer, and sends its next request within a second, looks the same from here.
+fn while_the_request_arrived(event: &Event, context: &Context<'_>) -> Option<Cause> {
+    let fin = event.facts.first_fin.as_ref()?;
+    if event.tcp.bytes_sent? == 0 || fin.ms_ago.0 >= long_idle(event) || !closed_while_busy(event) {
+        return None;
+    }
+    let cause = Cause::new(
+        Code::EarlyResponseClose,
+        Confidence::Possible,
+        format!(
+            "{} answered and closed, and data of the client came {} later: the rest of its request, or a next one.",
+            context.process.unwrap_or(local_name(event)),
+            say(fin.ms_ago)
+        ),
+        EARLY_RESPONSE_ADVICE,
+    );
+    Some(cause.with("first_fin_ms_ago", Some(fin.ms_ago)).with("idle_at_close_ms", fin.idle()))
+}
+
 /// The client's last message, of the size of a TLS close_notify, crossed our FIN; the exchange was complete and nothing
 /// about it idle.
 fn close_notify(event: &Event, idle_at_fin: Option<Millis>) -> Option<Cause> {
-    let short = moment(event) + 50.0;
+    let short = short(event);
     let fin = event.facts.first_fin.as_ref()?;
     let bytes = event.facts.segment.as_ref()?.payload_bytes;
     // No farewell without a handshake.

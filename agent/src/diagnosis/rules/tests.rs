@@ -1,8 +1,9 @@
 //! Rules on made-up events: what no test can provoke for real, and what a rule must not say. The rules' own files have
-//! theirs here under the same names.
+//! theirs here under the same names; [`played`] has what real programs were seen to do.
 
 mod closing;
 mod connect;
+mod played;
 mod received;
 mod sent;
 
@@ -43,11 +44,24 @@ fn judged(change: impl FnOnce(&mut Record)) -> Cause {
 
 /// The same, of a process with this name, and with the end that sent it at hand.
 fn judged_as(process: Option<&str>, sender: Option<&Sent>, change: impl FnOnce(&mut Record)) -> Cause {
-    let event = decoded(change);
-    let (recent, timeouts) = (Recent::default(), Timeouts::built_in());
+    judged_with(process, sender, &Recent::default(), change)
+}
+
+/// The same, after what went before in its process.
+fn judged_after(recent: &Recent, change: impl FnOnce(&mut Record)) -> Cause {
+    judged_with(None, None, recent, change)
+}
+
+fn judged_with(
+    process: Option<&str>,
+    sender: Option<&Sent>,
+    recent: &Recent,
+    change: impl FnOnce(&mut Record),
+) -> Cause {
+    let (event, timeouts) = (decoded(change), Timeouts::built_in());
     let context = Context {
         process,
-        recent: &recent,
+        recent,
         limits: &NoLimits,
         timeouts: &timeouts,
         sender,

@@ -2,7 +2,7 @@
 //!
 //! The application sees a reset on a healthy local connection. What happened is that an address behind the proxy did
 //! not answer. Beside it, the near miss: an application that waits for the server to speak first has sent nothing that
-//! could be unread, and sees a clean end.
+//! could be unread, and sees a clean end. Nor is there a reset where Envoy speaks HTTP: the application gets 503.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::incidents::{
+    client::Client,
     envoy, network,
     stage::Stage,
     verdict::{Layer, TWO_TICKS_MS, number, seconds},
@@ -32,6 +33,33 @@ pub fn play(stage: &mut Stage) -> Result<()> {
     let _envoy = envoy::tcp(stage, (network::BLACK_HOLE, UPSTREAM_PORT))?;
     speak_first(stage)?;
     listen_first(stage)
+}
+
+/// Plays it with Envoy as a proxy for HTTP, which has an answer instead of a reset.
+pub fn play_http(stage: &mut Stage) -> Result<()> {
+    network::black_hole()?;
+    let _envoy = envoy::http(stage, (network::BLACK_HOLE, UPSTREAM_PORT))?;
+    let mut client = Client::connect(envoy::PORT)?;
+    let (start, status) = (Instant::now(), client.ask()?);
+    let elapsed_ms = start.elapsed().as_secs_f64() * 1000.0;
+    let port = client.port;
+    drop(client);
+
+    let failure = stage.agent.connect_failure(UPSTREAM_PORT)?;
+    let verdict = &mut stage.verdict;
+    verdict.measured(format!("connect given up after {}", seconds(&failure, "/age_ms")));
+    verdict.measured(format!("Envoy answered {status}"));
+    if status != 503 {
+        verdict.problem(Layer::Facts, &format!("Envoy answered {status}, expected was 503"), None);
+    }
+    verdict.is(&failure, "/facts/connect_failure", "abandoned");
+    verdict.is(&failure, "/local/process/comm", "envoy");
+    verdict.within(&failure, "/age_ms", &(TIMEOUT_MS - TOLERANCE_MS..=elapsed_ms.max(TIMEOUT_MS + TOLERANCE_MS)));
+    verdict.cause(&failure, "connect_timeout_application");
+    for line in stage.agent.about(port).into_iter().chain(stage.agent.about(UPSTREAM_PORT)) {
+        stage.verdict.problem(Layer::Facts, "no other line, least of all a reset", Some(&line));
+    }
+    Ok(())
 }
 
 fn speak_first(stage: &mut Stage) -> Result<()> {

@@ -1,7 +1,8 @@
 //! A provider acknowledges the request that follows an idle time, never answers, and resets the connection much later.
 //!
-//! Beside it, the near miss: the same reset on a connection that was busy until its last request. The agent does not see
-//! the provider, which in the incident was on another machine.
+//! Beside it, the near misses: the same reset on a connection that was busy until its last request, and on one whose last
+//! request came in the same tick as the answer before it. The agent does not see the provider, which in the incident was
+//! on another machine.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -45,9 +46,11 @@ pub fn play(stage: &mut Stage) -> Result<()> {
     cgroup.enter()?;
 
     let idle = thread::spawn(move || request(pause, 1));
+    let at_once = thread::spawn(move || request(Duration::ZERO, 2));
     let busy = request(BREATH, u32::try_from(pause.as_millis() / BREATH.as_millis()).unwrap_or(20))?;
     let idle = idle.join().ok().context("the client's thread failed")??;
-    for (what, connection) in [("idle", &idle), ("busy", &busy)] {
+    let at_once = at_once.join().ok().context("the client's thread failed")??;
+    for (what, connection) in [("idle", &idle), ("busy", &busy), ("never idle", &at_once)] {
         if connection.outcome != Some(ErrorKind::ConnectionReset) {
             let found = format!("on the {what} connection a reset was expected, not {:?}", connection.outcome);
             stage.verdict.problem(Layer::Facts, &found, None);
@@ -60,6 +63,7 @@ pub fn play(stage: &mut Stage) -> Result<()> {
 
     let idle_line = stage.agent.reset("received", idle.port, PORT)?;
     let busy_line = stage.agent.reset("received", busy.port, PORT)?;
+    let at_once_line = stage.agent.reset("received", at_once.port, PORT)?;
     let verdict = &mut stage.verdict;
     verdict.measured(format!("gap {}", seconds(&idle_line, "/idle/gap_before_last_send_ms")));
     verdict.measured(format!("outstanding {}", seconds(&idle_line, "/idle/tx_ms")));
@@ -77,7 +81,10 @@ pub fn play(stage: &mut Stage) -> Result<()> {
 
     verdict.cause(&idle_line, "late_reset_after_idle");
     verdict.evidence(&idle_line, "the idle time before the request", &about(pause_ms));
-    verdict.cause(&busy_line, "peer_aborted_with_request_pending");
+    expect_pending(verdict, &at_once_line, pause_ms);
+    for line in [&busy_line, &at_once_line] {
+        verdict.cause(line, "peer_aborted_with_request_pending");
+    }
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Envoy is not running for a moment, as a sidecar without CPU time; meanwhile Node.js closes the pooled connection.
 //!
 //! The next request waits for Envoy, which sends it on without having seen the FIN: the kernel at Node.js answers with a
-//! RST, and the client gets 503.
+//! RST, and the client gets 503. With a retry policy it gets 200 and nobody hears of the reset; the lines are the same.
 
 use std::{thread, time::Duration};
 
@@ -10,23 +10,36 @@ use anyhow::{Context, Result, bail};
 use crate::incidents::{
     client::Client,
     envoy,
+    process::Process,
     servers::{NODE, PORT},
     sockets,
     stage::Stage,
     verdict::{Layer, TWO_TICKS_MS, number, seconds},
 };
 
-/// How long before the server's close Envoy stops, and how long after it it goes on.
+/// How long before the server's close Envoy stops: the request has to be there before the FIN, or Envoy sees that first.
+const BEFORE: Duration = Duration::from_millis(2500);
+/// How long after the server's close Envoy goes on.
 const MARGIN: Duration = Duration::from_millis(400);
 /// How much later than it should Node.js may close on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Plays it.
 pub fn play(stage: &mut Stage) -> Result<()> {
-    let timeout = NODE.timeout(stage.full);
     let _node = NODE.start(stage)?;
     let envoy = envoy::http(stage, ("127.0.0.1", PORT))?;
+    play_with(stage, &envoy, 503)
+}
 
+/// Plays it with an Envoy that retries.
+pub fn play_hidden(stage: &mut Stage) -> Result<()> {
+    let _node = NODE.start(stage)?;
+    let envoy = envoy::http_retrying(stage, ("127.0.0.1", PORT))?;
+    play_with(stage, &envoy, 200)
+}
+
+fn play_with(stage: &mut Stage, envoy: &Process, expected: u16) -> Result<()> {
+    let timeout = NODE.timeout(stage.full);
     let mut client = Client::connect(envoy::PORT)?;
     for time in [Duration::ZERO, timeout.mul_f64(0.5)] {
         // The second one is the near miss: the pooled connection is used again in time.
@@ -40,7 +53,7 @@ pub fn play(stage: &mut Stage) -> Result<()> {
         stage.verdict.problem(Layer::Facts, "no line about a connection used before the timeout", Some(&line));
     }
 
-    client.rest_until_idle_for(timeout - MARGIN);
+    client.rest_until_idle_for(timeout - BEFORE);
     envoy.signal("STOP")?;
     client.send().context("request while Envoy is stopped")?;
     sockets::wait_for_fin(PORT, None, PATIENCE)?;
@@ -48,8 +61,8 @@ pub fn play(stage: &mut Stage) -> Result<()> {
     thread::sleep(MARGIN);
     envoy.signal("CONT")?;
     let status = client.answer().context("answer of Envoy")?;
-    if status != 503 {
-        stage.verdict.problem(Layer::Facts, &format!("Envoy answered {status}, expected was 503"), None);
+    if status != expected {
+        stage.verdict.problem(Layer::Facts, &format!("Envoy answered {status}, expected was {expected}"), None);
     }
 
     let received = stage.agent.reset_of("received", "envoy", PORT)?;

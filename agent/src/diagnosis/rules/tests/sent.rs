@@ -125,7 +125,7 @@ fn data_that_crossed_the_fin_is_a_race_where_the_server_was_idle() {
     assert_eq!(race.products.first().map(|known| known.product.as_str()), Some("Node.js http/https"));
     // A server that closes a busy connection: nobody's idle timer.
     let busy = crossed(1);
-    assert_eq!((busy.code, busy.confidence), (Code::StaleConnectionReuse, Confidence::Possible));
+    assert_eq!((busy.code, busy.confidence), (Code::EarlyResponseClose, Confidence::Possible));
 }
 
 #[test]
