@@ -57,10 +57,7 @@ fn ten_thousand() {
     let mut connections: HashMap<&str, usize> = HashMap::new();
     for line in &lines {
         *connections.entry(line["connection"]["id"].as_str().unwrap()).or_default() += 1;
-        assert!(
-            line["connection"]["other_end"].is_object() && line["peer"]["process"].is_object(),
-            "not joined: {line}"
-        );
+        assert!(line["connection"]["other_end"].is_object(), "not joined: {line}");
         assert_eq!(line["age_is_minimum"], false, "{line}");
         let direction = line["reset"]["direction"].as_str().unwrap();
         let end = if direction == "sent" { "local" } else { "peer" };
