@@ -3,6 +3,7 @@
 //! * [`code`]: the closed set of causes; [`cause`]: one answer, with its evidence;
 //! * [`rules`]: what an event shows by itself; [`kernel_reason`]: what the kernel says against it;
 //! * [`join`]: both ends of one connection on this node;
+//! * [`ended`]: connections that were being reset when something else came for them;
 //! * [`recent`]: what a process went through just before, which ties a proxy's two sides together;
 //! * [`pitfalls`]: what misleads, and the tests that hold it;
 //! * [`limits`]: idle limits learned from quiet closes; [`timeouts`]: those that products document.
@@ -12,6 +13,7 @@
 
 pub mod cause;
 pub mod code;
+pub mod ended;
 pub mod join;
 pub mod kernel_reason;
 pub mod limits;
@@ -20,11 +22,14 @@ pub mod recent;
 pub mod rules;
 pub mod timeouts;
 
+use std::collections::VecDeque;
+
 use crate::event::{Event, What, party::Owner};
 
 use self::{
     cause::Cause,
     code::Code,
+    ended::RecentlyEnded,
     join::{End, Join, Pair, connection_id},
     limits::Limits,
     recent::Recent,
@@ -112,6 +117,9 @@ struct Other<'a> {
 pub struct Diagnosis {
     join: Join,
     recent: Recent,
+    ended: RecentlyEnded,
+    /// Both ends of a reset for a connection that nobody knew, until it is certain that nobody was just ending it.
+    unsure: VecDeque<Pair>,
     limits: Box<dyn Limits + Send>,
     timeouts: Timeouts,
     sees_every_sender: bool,
@@ -122,7 +130,15 @@ impl Diagnosis {
     /// this node's sockets and closed ports send comes here: only then does a missing one mean something.
     #[must_use]
     pub fn new(limits: Box<dyn Limits + Send>, timeouts: Timeouts, sees_every_sender: bool) -> Self {
-        Self { join: Join::default(), recent: Recent::default(), limits, timeouts, sees_every_sender }
+        Self {
+            join: Join::default(),
+            recent: Recent::default(),
+            ended: RecentlyEnded::default(),
+            unsure: VecDeque::new(),
+            limits,
+            timeouts,
+            sees_every_sender,
+        }
     }
 
     /// Takes an event; appends to `out` what is settled by it.
@@ -133,16 +149,21 @@ impl Diagnosis {
                 self.join.received(End { event, owner, cause: None })
             }
             What::ResetSent => {
-                let cause = Some(self.judge(&event, &owner, Other::default()));
-                self.join.sent(End { event, owner, cause })
+                let cause = self.judge(&event, &owner, Other::default());
+                let diagnosed = Diagnosed { event, owner, cause, other: None, connection: None };
+                self.ended.note(&diagnosed);
+                let Diagnosed { event, owner, cause, .. } = diagnosed;
+                self.join.sent(End { event, owner, cause: Some(cause) })
             }
             What::ConnectFailed(_) | What::TimedOut => {
                 out.push(self.alone(End { event, owner, cause: None }, false));
                 None
             }
         };
-        if let Some(pair) = pair {
-            out.extend(self.both(pair));
+        match pair {
+            Some(pair) if self.is_unsure(&pair) => self.unsure.push_back(pair),
+            Some(pair) => out.extend(self.both(pair)),
+            None => {}
         }
     }
 
@@ -153,6 +174,10 @@ impl Diagnosis {
                 end.event.what != What::ResetSent && self.sees_every_sender && join::is_own_address(&end.event);
             out.push(self.alone(end, missing));
         }
+        let patient = |pair: &Pair| boot_ns.saturating_sub(pair.sender.event.boot_ns) < join::PATIENCE_NS;
+        while let Some(pair) = self.unsure.pop_front_if(|pair| !patient(pair)) {
+            out.extend(self.both(pair));
+        }
     }
 
     /// Appends everything that still waits.
@@ -160,9 +185,15 @@ impl Diagnosis {
         self.expire(u64::MAX, out);
     }
 
+    fn is_unsure(&self, pair: &Pair) -> bool {
+        let unknown = pair.sender.cause.as_ref().is_some_and(|cause| cause.code == Code::ConnectionUnknown);
+        unknown && self.ended.before(&pair.sender.event).is_none()
+    }
+
     /// An end whose other end is elsewhere, or was not seen.
     fn alone(&self, end: End, sender_missing: bool) -> Diagnosed {
         let cause = match end.cause {
+            Some(_) if self.ended.before(&end.event).is_some() => ended::aftermath(&end.event),
             Some(cause) => cause,
             None => self.judge(&end.event, &end.owner, Other { missing: sender_missing, ..Other::default() }),
         };
@@ -172,13 +203,18 @@ impl Diagnosis {
 
     /// Both ends; the sender first, because the receiver mostly has its cause.
     fn both(&self, Pair { sender, receiver }: Pair) -> [Diagnosed; 2] {
-        let cause =
-            self.judge(&sender.event, &sender.owner, Other { receiver: Some(&receiver.event), ..Other::default() });
+        let ended = self.ended.before(&sender.event);
+        let cause = match ended {
+            Some(_) => ended::aftermath(&sender.event),
+            None => {
+                self.judge(&sender.event, &sender.owner, Other { receiver: Some(&receiver.event), ..Other::default() })
+            }
+        };
         // Where addresses are translated the ends would find different names.
         let connection = connection_id(&sender.event);
         let mut sender =
             Diagnosed { event: sender.event, owner: sender.owner, cause, other: None, connection: connection.clone() };
-        let sent = Sent::of(&sender);
+        let sent = ended.cloned().unwrap_or_else(|| Sent::of(&sender));
         let cause = self.judge(&receiver.event, &receiver.owner, Other { sender: Some(&sent), ..Other::default() });
         let receiver = Diagnosed {
             event: receiver.event,
