@@ -224,6 +224,24 @@ mod tests {
         assert!(CgroupMount::whole(PathBuf::from("/nonexistent"), "0:38").is_none());
     }
 
+    /// procfs stands in for cgroup2, because its root has the same number and is there for everybody.
+    #[test]
+    fn the_tree_behind_the_root_of_pid_1() {
+        let proc_root = tempfile::tempdir().unwrap();
+        let init = proc_root.path().join("1");
+        fs::create_dir(&init).unwrap();
+        std::os::unix::fs::symlink("/", init.join("root")).unwrap();
+        let device = device_of(&fs::metadata("/proc").unwrap());
+        let lines = format!("1 0 {device} /../.. /proc rw - cgroup2 cgroup2 rw\n");
+        fs::write(init.join("mountinfo"), lines).unwrap();
+        let found = CgroupMount::of_pid_1(proc_root.path()).unwrap();
+        assert_eq!(found.dir, init.join("root/proc"));
+        assert_eq!(found.absolute(Path::new("a")), "/a");
+
+        fs::remove_file(init.join("root")).unwrap();
+        assert!(CgroupMount::of_pid_1(proc_root.path()).is_none(), "no right to look there");
+    }
+
     #[test]
     fn a_mount_of_a_part_of_the_tree() {
         let mount = CgroupMount {

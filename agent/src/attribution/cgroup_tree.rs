@@ -22,8 +22,12 @@ const MOST_CGROUPS: usize = 16_384;
 /// How long an id that could not be resolved is not tried again.
 const UNKNOWN_FOR: Duration = Duration::from_secs(5);
 
-/// Walks asked for by unknown ids are at least this far apart.
-const WALK_PAUSE: Duration = Duration::from_secs(1);
+/// Walks asked for by unknown ids are so many times as far apart as the last one took: a small
+/// tree is walked again at once, since a new container's first event may well be its last, and
+/// a large one takes no more than a twentieth of the time.
+const PAUSE_FACTOR: u32 = 20;
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The cgroup2 tree as this process sees it.
 pub(super) struct CgroupTree {
@@ -31,6 +35,7 @@ pub(super) struct CgroupTree {
     paths: Remembered<u64, Arc<str>>,
     unknown: Remembered<u64, ()>,
     last_walk: Instant,
+    pause: Duration,
 }
 
 impl CgroupTree {
@@ -41,6 +46,7 @@ impl CgroupTree {
             paths: Remembered::new(KEEP_NAMES, MOST_CGROUPS),
             unknown: Remembered::new(UNKNOWN_FOR, MOST_CGROUPS),
             last_walk: now,
+            pause: LONGEST_PAUSE,
         };
         tree.rescan(now);
         tree
@@ -50,7 +56,9 @@ impl CgroupTree {
     pub(super) fn rescan(&mut self, now: Instant) {
         self.last_walk = now;
         if let Some(mount) = &self.mount {
+            let start = Instant::now();
             walk(mount, |id, path| self.paths.confirm(id, Arc::from(path), now));
+            self.pause = pause_after(start.elapsed());
         }
         self.paths.forget(now);
         self.unknown.forget(now);
@@ -82,7 +90,7 @@ impl CgroupTree {
             if let Some(below) = handles.resolve(id) {
                 self.paths.confirm(id, Arc::from(mount.absolute(&below)), now);
             }
-        } else if now.saturating_duration_since(self.last_walk) >= WALK_PAUSE {
+        } else if now.saturating_duration_since(self.last_walk) >= self.pause {
             self.rescan(now);
         } else {
             // Nothing was tried, so nothing is known about the id either.
@@ -92,6 +100,10 @@ impl CgroupTree {
             self.unknown.confirm(id, (), now);
         }
     }
+}
+
+fn pause_after(walk: Duration) -> Duration {
+    walk.saturating_mul(PAUSE_FACTOR).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
 }
 
 /// Visits every directory, parents first.
@@ -192,9 +204,17 @@ mod tests {
         let fake = Fake::new();
         let start = Instant::now();
         let mut tree = fake.tree(start);
+        tree.pause = SECOND;
         let id = fake.make("new");
         assert_eq!(tree.path(id, start + SECOND / 2), None, "walked just now");
         assert!(tree.path(id, start + SECOND).is_some());
+    }
+
+    #[test]
+    fn a_large_tree_is_walked_more_seldom() {
+        assert_eq!(pause_after(Duration::from_micros(100)), SHORTEST_PAUSE);
+        assert_eq!(pause_after(Duration::from_millis(40)), Duration::from_millis(800));
+        assert_eq!(pause_after(Duration::from_secs(7)), LONGEST_PAUSE);
     }
 
     #[test]

@@ -1,0 +1,121 @@
+//! The root process around a case: a cgroup for everything the case starts, so that nothing of it can stay, however the
+//! case ends. Monitors and shims of runtimes run on by design, with init as their parent.
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+    process::{self, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::layout;
+use crate::{child, cli::CasePart};
+
+/// Longer than any case takes on a busy machine.
+const LIMIT: &str = "150";
+
+/// Plays a case in namespaces of its own and hands its verdict on.
+pub fn play(options: &CasePart) -> Result<()> {
+    let top = Top::make()?;
+    let xtask = std::env::current_exe().context("xtask has no path")?;
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", LIMIT, "unshare", "--net", "--mount", "--"]).arg(xtask);
+    command.args(["container-part", "inside", &options.name, "--outside", &options.outside.to_string()]);
+    command.arg("--rstscope").arg(&options.rstscope).arg("--programs").arg(&options.programs);
+    command.arg("--top").arg(&top.name);
+    let status = command.stdin(Stdio::null()).status().context("cannot run `timeout` (coreutils)")?;
+    if !status.success() {
+        bail!("the case ended with {status}");
+    }
+    Ok(())
+}
+
+/// The cgroup of this name in every hierarchy of the machine.
+struct Top {
+    name: String,
+}
+
+impl Top {
+    fn make() -> Result<Self> {
+        let top = Self { name: format!("rstscope-containers-{}", process::id()) };
+        let root = layout::cgroup2()?.context("cgroup v2 is not mounted on this machine: mount it")?;
+        let engine = root.join(&top.name).join(layout::ENGINE);
+        fs::create_dir_all(&engine).with_context(|| format!("cannot make the cgroup {}", engine.display()))?;
+        Ok(top)
+    }
+
+    /// The groups that are there, deepest first.
+    fn groups(&self) -> Vec<PathBuf> {
+        let hierarchies = layout::hierarchies().unwrap_or_default();
+        hierarchies.iter().flat_map(|root| deepest_first(&root.join(&self.name))).collect()
+    }
+}
+
+impl Drop for Top {
+    fn drop(&mut self) {
+        // The kernel takes its time to bury the dead.
+        for _ in 0..250 {
+            let groups = self.groups();
+            if groups.is_empty() {
+                return;
+            }
+            kill(&groups);
+            for group in &groups {
+                if let Err(error) = fs::remove_dir(group)
+                    && !matches!(error.kind(), ErrorKind::ResourceBusy | ErrorKind::NotFound)
+                {
+                    eprintln!("cannot remove the cgroup {}: {error}", group.display());
+                }
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        eprintln!("cgroups named {} stay behind: remove them with rmdir", self.name);
+    }
+}
+
+/// Only what the case has started is in there.
+fn kill(groups: &[PathBuf]) {
+    let members = groups.iter().filter_map(|group| fs::read_to_string(group.join("cgroup.procs")).ok());
+    let pids: Vec<String> = members.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+    if !pids.is_empty() {
+        // Ended since is as good.
+        child::succeeds(Command::new("sh").args(["-c", &format!("kill -KILL {}", pids.join(" "))]));
+    }
+}
+
+fn deepest_first(group: &Path) -> Vec<PathBuf> {
+    fn visit(group: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
+        for entry in fs::read_dir(group)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                // One that goes meanwhile is as good as removed.
+                let _gone = visit(&entry.path(), found);
+            }
+        }
+        found.push(group.to_owned());
+        Ok(())
+    }
+    let mut found = Vec::new();
+    let _gone = visit(group, &mut found);
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deepest_goes_first() {
+        let top = std::env::temp_dir().join(format!("rstscope-deepest-{}", process::id()));
+        fs::create_dir_all(top.join("a/b")).unwrap();
+        fs::write(top.join("a/cgroup.procs"), "").unwrap();
+        let found = deepest_first(&top);
+        fs::remove_dir_all(&top).unwrap();
+        assert_eq!(found, [top.join("a/b"), top.join("a"), top.clone()]);
+        assert!(deepest_first(&top).is_empty());
+    }
+}
