@@ -23,6 +23,7 @@ Examples:
   cargo xtask test                          everything CI checks
   cargo xtask test --only kernel -- linger  the kernel tests whose name contains `linger`
   cargo xtask incidents                     real incidents, played with the real programs
+  cargo xtask containers                    real containers of real runtimes, and whom rstscope names
   cargo xtask install --root /usr/local     rstscope as /usr/local/bin/rstscope
 
 The tools that are set up live in $RSTSCOPE_CACHE, else in $XDG_CACHE_HOME/rstscope, else in ~/.cache/rstscope.";

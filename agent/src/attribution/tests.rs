@@ -266,6 +266,13 @@ fn pods_come_and_go_while_the_agent_runs() {
     assert_eq!((forgotten.pod, forgotten.container), (None, None));
 }
 
+#[test]
+fn a_large_node_is_looked_through_more_seldom() {
+    assert_eq!(rescan_pause(Duration::from_micros(300)), SHORTEST_RESCAN_PAUSE);
+    assert_eq!(rescan_pause(Duration::from_millis(4)), Duration::from_secs(2));
+    assert_eq!(rescan_pause(Duration::from_secs(9)), LONGEST_RESCAN_PAUSE);
+}
+
 /// What a workload can choose freely: its process's name, the names of cgroups below its own, and of log folders if it
 /// may write them. Whatever it chooses, the result is one line of JSON.
 #[test]

@@ -19,6 +19,8 @@ pub enum Place {
     Pid1,
     /// In a cgroup namespace, file handles being opened with CAP_DAC_READ_SEARCH.
     Handles,
+    /// In a cgroup namespace, with nothing that shows the host's tree.
+    Blind,
 }
 
 impl Place {
@@ -27,6 +29,7 @@ impl Place {
         let (dropped, host_mount) = match self {
             Self::Host => return Ok(rstscope.to_owned()),
             Self::HostMount => ("-dac_read_search,-sys_ptrace", true),
+            Self::Blind => ("-dac_read_search,-sys_ptrace", false),
             Self::Pid1 => ("-dac_read_search", false),
             Self::Handles => ("-sys_ptrace", false),
         };

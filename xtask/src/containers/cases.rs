@@ -19,6 +19,8 @@ pub struct Case {
     pub layout: Layout,
     /// Where the agent runs.
     pub agent: Place,
+    /// The container is gone when its connection is reset.
+    pub is_late: bool,
     /// What rstscope has to say of the runtime; nothing where the path does not tell it.
     pub runtime: Option<&'static str>,
 }
@@ -37,6 +39,7 @@ pub const CASES: &[Case] = &[
         cgroup: SYSTEMD_POD,
         layout: Layout::Unified,
         agent: Place::Host,
+        is_late: false,
         runtime: Some("containerd"),
     },
     Case {
@@ -46,6 +49,7 @@ pub const CASES: &[Case] = &[
         cgroup: CGROUPFS_POD,
         layout: Layout::Hybrid,
         agent: Place::Host,
+        is_late: false,
         runtime: None,
     },
     Case {
@@ -55,6 +59,7 @@ pub const CASES: &[Case] = &[
         cgroup: CRIO_POD,
         layout: Layout::V1,
         agent: Place::Host,
+        is_late: false,
         runtime: Some("cri-o"),
     },
     Case {
@@ -64,6 +69,17 @@ pub const CASES: &[Case] = &[
         cgroup: SYSTEMD_POD,
         layout: Layout::Unified,
         agent: Place::Host,
+        is_late: false,
+        runtime: Some("containerd"),
+    },
+    Case {
+        name: "containerd-pod-gone",
+        about: "a connection of a container that lived for 2 s is used again 6 s after everything of it is gone",
+        engine: Engine::Containerd,
+        cgroup: SYSTEMD_POD,
+        layout: Layout::Unified,
+        agent: Place::Host,
+        is_late: true,
         runtime: Some("containerd"),
     },
     Case {
@@ -73,6 +89,7 @@ pub const CASES: &[Case] = &[
         cgroup: "",
         layout: Layout::Unified,
         agent: Place::Host,
+        is_late: false,
         runtime: Some("podman"),
     },
     Case {
@@ -82,6 +99,7 @@ pub const CASES: &[Case] = &[
         cgroup: SYSTEMD_POD,
         layout: Layout::Unified,
         agent: Place::HostMount,
+        is_late: false,
         runtime: Some("containerd"),
     },
     Case {
@@ -91,6 +109,7 @@ pub const CASES: &[Case] = &[
         cgroup: SYSTEMD_POD,
         layout: Layout::Unified,
         agent: Place::Pid1,
+        is_late: false,
         runtime: Some("containerd"),
     },
     Case {
@@ -100,6 +119,17 @@ pub const CASES: &[Case] = &[
         cgroup: SYSTEMD_POD,
         layout: Layout::Unified,
         agent: Place::Handles,
+        is_late: false,
+        runtime: Some("containerd"),
+    },
+    Case {
+        name: "agent-without-rights",
+        about: "the agent in a cgroup namespace that shows only itself: no cgroup's path is better than a wrong one",
+        engine: Engine::Runc,
+        cgroup: SYSTEMD_POD,
+        layout: Layout::Unified,
+        agent: Place::Blind,
+        is_late: false,
         runtime: Some("containerd"),
     },
 ];

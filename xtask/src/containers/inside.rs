@@ -6,15 +6,18 @@ use std::{
     io::{Read, Write},
     net::{Ipv4Addr, TcpStream},
     path::PathBuf,
-    process,
+    process, thread,
+    time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::{
+    agents::Place,
     cases::{self, Case},
     engines::Task,
-    image, layout,
+    image,
+    layout::{self, Layout},
 };
 use crate::{
     child,
@@ -28,6 +31,12 @@ use crate::{
 
 /// What the client says.
 pub const REQUEST: &[u8; 6] = b"hello\n";
+/// What it says to a server that is to close and end.
+const QUIT: &[u8; 6] = b"quit!\n";
+/// So long a container lives at least that is to be met by a walk: they are half a second apart, on a small machine.
+const SHORT_LIFE: Duration = Duration::from_secs(2);
+/// After this time the agent has looked through the cgroups again, on any machine.
+const LATE: Duration = Duration::from_secs(6);
 
 const PORT: u16 = 8080;
 const CONTAINER_NAME: &str = "server";
@@ -79,17 +88,23 @@ fn name(
 
     let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).context("cannot connect into the container")?;
     let port = client.local_addr().context("a connection has an address")?.port();
-    client.write_all(REQUEST).context("cannot send")?;
-    let answer = client.read(&mut [0]);
-    if answer.is_ok() {
-        verdict.problem(Layer::Facts, &format!("the server was to reset the connection, not {answer:?}"), None);
-    }
-    let line = agent.reset("sent", PORT, port)?;
-    drop(TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).context("cannot end the server")?);
+    let line = if case.is_late {
+        outlive(&mut client, &container.path)?;
+        agent.reset("sent", PORT, port)?
+    } else {
+        client.write_all(REQUEST).context("cannot send")?;
+        let answer = client.read(&mut [0]);
+        if answer.is_ok() {
+            verdict.problem(Layer::Facts, &format!("the server was to reset the connection, not {answer:?}"), None);
+        }
+        let line = agent.reset("sent", PORT, port)?;
+        drop(TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).context("cannot end the server")?);
+        verdict.is(&line, "/local/process/exe", image::PROGRAM);
+        verdict.is(&line, "/tcp/unread_bytes", REQUEST.len() - 1);
+        line
+    };
 
     verdict.is(&line, "/local/process/comm", image::PROGRAM.trim_start_matches('/'));
-    verdict.is(&line, "/local/process/exe", image::PROGRAM);
-    verdict.is(&line, "/tcp/unread_bytes", REQUEST.len() - 1);
     verdict.is(&line, "/local/container/id", container.id.as_str());
     match case.runtime {
         Some(runtime) => verdict.is(&line, "/local/container/runtime", runtime),
@@ -103,14 +118,28 @@ fn name(
             verdict.is(&line, &format!("/local/pod/{key}"), value);
         }
     }
-    // Without cgroup v2 for the agent its path can only come from behind the root of PID 1, which not every machine opens.
-    if case.layout != layout::Layout::V1 {
-        verdict.is(&line, "/local/cgroup/path", container.path.as_str());
+    match (case.layout, case.agent) {
+        (_, Place::Blind) => verdict.absent(&line, "/local/cgroup/path"),
+        // The agent has no cgroup v2 either, and reads the path only where PID 1 shows its root.
+        (Layout::V1, _) => {}
+        _ => verdict.is(&line, "/local/cgroup/path", container.path.as_str()),
     }
     let word = |pointer: &str| line.pointer(pointer).and_then(|value| value.as_str()).unwrap_or("-").to_owned();
     let id: String = word("/local/container/id").chars().take(12).collect();
     verdict.measured(format!("{id} {} {}", word("/local/container/runtime"), word("/local/pod/name")));
     Ok(())
+}
+
+/// Uses the connection again some time after the server has closed it and the container's cgroup was removed.
+fn outlive(client: &mut TcpStream, cgroup: &str) -> Result<()> {
+    let group = layout::cgroup2()?.context("cgroup v2 is not mounted")?.join(cgroup.trim_start_matches('/'));
+    ensure!(group.is_dir(), "the container is not in {}", group.display());
+    thread::sleep(SHORT_LIFE);
+    client.write_all(QUIT).context("cannot send")?;
+    ensure!(client.read(&mut [0]).context("the server did not close")? == 0, "the server was to close");
+    network::wait_until("the container's cgroup to go", || Ok(!group.exists()))?;
+    thread::sleep(LATE);
+    client.write_all(REQUEST).context("cannot send")
 }
 
 /// A folder that goes with the case.

@@ -15,15 +15,21 @@ use anyhow::{Context, Result, bail};
 use super::layout;
 use crate::{child, cli::CasePart};
 
+/// The name of a case's cgroup, before the id of the process around it.
+const PREFIX: &str = "rstscope-containers-";
+
 /// Longer than any case takes on a busy machine.
 const LIMIT: &str = "150";
 
 /// Plays a case in namespaces of its own and hands its verdict on.
 pub fn play(options: &CasePart) -> Result<()> {
+    for left in Top::left_behind()? {
+        drop(left);
+    }
     let top = Top::make()?;
     let xtask = std::env::current_exe().context("xtask has no path")?;
     let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", LIMIT, "unshare", "--net", "--mount", "--"]).arg(xtask);
+    command.args(["--foreground", "--kill-after=5", LIMIT, "unshare", "--net", "--mount", "--"]).arg(xtask);
     command.args(["container-part", "inside", &options.name, "--outside", &options.outside.to_string()]);
     command.arg("--rstscope").arg(&options.rstscope).arg("--programs").arg(&options.programs);
     command.arg("--top").arg(&top.name);
@@ -41,11 +47,22 @@ struct Top {
 
 impl Top {
     fn make() -> Result<Self> {
-        let top = Self { name: format!("rstscope-containers-{}", process::id()) };
+        let top = Self { name: format!("{PREFIX}{}", process::id()) };
         let root = layout::cgroup2()?.context("cgroup v2 is not mounted on this machine: mount it")?;
         let engine = root.join(&top.name).join(layout::ENGINE);
         fs::create_dir_all(&engine).with_context(|| format!("cannot make the cgroup {}", engine.display()))?;
         Ok(top)
+    }
+
+    /// Those of runs that were interrupted.
+    fn left_behind() -> Result<Vec<Self>> {
+        let mut found = Vec::new();
+        for root in layout::hierarchies()? {
+            let entries = fs::read_dir(&root).with_context(|| format!("cannot read {}", root.display()))?;
+            let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+            found.extend(names.filter(|name| is_left_behind(name)).map(|name| Self { name }));
+        }
+        Ok(found)
     }
 
     /// The groups that are there, deepest first.
@@ -87,6 +104,11 @@ fn kill(groups: &[PathBuf]) {
     }
 }
 
+fn is_left_behind(name: &str) -> bool {
+    let pid = name.strip_prefix(PREFIX).and_then(|pid| pid.parse::<u32>().ok());
+    pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+}
+
 fn deepest_first(group: &Path) -> Vec<PathBuf> {
     fn visit(group: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
         for entry in fs::read_dir(group)? {
@@ -107,6 +129,15 @@ fn deepest_first(group: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_a_dead_process_left_is_removed() {
+        assert!(is_left_behind("rstscope-containers-4194304"), "above the largest pid there can be");
+        assert!(!is_left_behind(&format!("rstscope-containers-{}", process::id())));
+        for other in ["rstscope-containers-", "rstscope-containers-x", "system.slice"] {
+            assert!(!is_left_behind(other), "{other}");
+        }
+    }
 
     #[test]
     fn the_deepest_goes_first() {
