@@ -88,7 +88,8 @@ pub struct Attributor {
 }
 
 /// Rescans are so many times as far apart as the last one took, which is a fifth of a percent
-/// of one CPU. What lives and goes between two of them, and had no event, stays nameless.
+/// of one CPU, up to the longest pause. What lives and goes between two of them, and had no
+/// event, stays nameless.
 const RESCAN_FACTOR: u32 = 500;
 const SHORTEST_RESCAN_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_RESCAN_PAUSE: Duration = Duration::from_secs(5);
