@@ -258,6 +258,9 @@ pub struct CasePart {
     /// The cgroup of everything the case starts
     #[arg(long)]
     pub top: Option<String>,
+    /// For the container's files, configurations and logs
+    #[arg(long)]
+    pub folder: Option<PathBuf>,
 }
 
 /// Options of `cargo xtask install`.

@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::{Ipv4Addr, TcpStream},
-    path::PathBuf,
+    path::Path,
     process, thread,
     time::Duration,
 };
@@ -20,7 +20,6 @@ use super::{
     layout::{self, Layout},
 };
 use crate::{
-    child,
     cli::CasePart,
     incidents::{
         agent::Agent,
@@ -50,13 +49,13 @@ pub fn play(options: &CasePart) -> Result<()> {
     }
     let top =
         options.top.as_deref().context("a case runs in a cgroup of its own: `cargo xtask containers` makes it")?;
-    let folder = Scratch::new()?;
+    let folder = options.folder.as_deref().context("a case has a folder: `cargo xtask containers` makes it")?;
     network::raise_loopback()?;
     layout::enter(top)?;
     case.layout.mount()?;
     layout::hide_state()?;
     let mut verdict = Verdict::default();
-    if let Err(error) = name(case, options, top, namespace, &folder.0, &mut verdict) {
+    if let Err(error) = name(case, options, top, namespace, folder, &mut verdict) {
         verdict.problem(Layer::Facts, &format!("{error:#}"), None);
     }
     println!("{}", verdict.to_json());
@@ -68,7 +67,7 @@ fn name(
     options: &CasePart,
     top: &str,
     namespace: u64,
-    folder: &PathBuf,
+    folder: &Path,
     verdict: &mut Verdict,
 ) -> Result<()> {
     let uid = format!("{:08x}-93b7-4a58-8e21-7c6d4b3a2f10", process::id());
@@ -140,22 +139,4 @@ fn outlive(client: &mut TcpStream, cgroup: &str) -> Result<()> {
     network::wait_until("the container's cgroup to go", || Ok(!group.exists()))?;
     thread::sleep(LATE);
     client.write_all(REQUEST).context("cannot send")
-}
-
-/// A folder that goes with the case.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("rstscope-container-{}", process::id()));
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
-        Ok(Self(folder))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // It is in the folder for temporary files, should this fail.
-        let _removed = child::remove_folder(&self.0);
-    }
 }

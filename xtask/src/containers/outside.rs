@@ -26,18 +26,39 @@ pub fn play(options: &CasePart) -> Result<()> {
     for left in Top::left_behind()? {
         drop(left);
     }
+    // Dropped last: what is still running holds files in it.
+    let folder = Scratch::new()?;
     let top = Top::make()?;
     let xtask = std::env::current_exe().context("xtask has no path")?;
     let mut command = Command::new("timeout");
     command.args(["--foreground", "--kill-after=5", LIMIT, "unshare", "--net", "--mount", "--"]).arg(xtask);
     command.args(["container-part", "inside", &options.name, "--outside", &options.outside.to_string()]);
     command.arg("--rstscope").arg(&options.rstscope).arg("--programs").arg(&options.programs);
-    command.arg("--top").arg(&top.name);
+    command.arg("--top").arg(&top.name).arg("--folder").arg(&folder.0);
     let status = command.stdin(Stdio::null()).status().context("cannot run `timeout` (coreutils)")?;
     if !status.success() {
         bail!("the case ended with {status}");
     }
     Ok(())
+}
+
+/// A folder that goes with the case.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Self> {
+        let folder = std::env::temp_dir().join(format!("rstscope-container-{}", process::id()));
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = child::remove_folder(&self.0) {
+            eprintln!("{error:#}");
+        }
+    }
 }
 
 /// The cgroup of this name in every hierarchy of the machine.
