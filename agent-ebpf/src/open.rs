@@ -2,7 +2,7 @@
 //! open file of every process once.
 
 use agent_common::{
-    connection::{Task, owner_from},
+    connection::owner_from,
     counter::Counter,
     layout::Member,
     tcp::{AF_INET, AF_INET6, state},
@@ -62,6 +62,8 @@ fn tcp_socket<K: Kernel>(kernel: &K, file: u64) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use agent_common::connection::Task;
+
     use super::*;
     use crate::{fake::Fake, lifecycle, reset};
 

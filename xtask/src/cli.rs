@@ -23,6 +23,7 @@ Examples:
   cargo xtask test                          everything CI checks
   cargo xtask test --only kernel -- linger  the kernel tests whose name contains `linger`
   cargo xtask incidents                     real incidents, played with the real programs
+  cargo xtask containers                    real containers of real runtimes, and whom rstscope names
   cargo xtask install --root /usr/local     rstscope as /usr/local/bin/rstscope
 
 The tools that are set up live in $RSTSCOPE_CACHE, else in $XDG_CACHE_HOME/rstscope, else in ~/.cache/rstscope.";
@@ -49,6 +50,12 @@ pub enum Task {
     /// One of the processes that `incidents` starts
     #[command(hide = true, subcommand)]
     IncidentPart(IncidentPart),
+    /// Start real containers with real runtimes, as root, and check whom rstscope names for a reset inside of them
+    #[command(after_help = CONTAINERS_EXAMPLES)]
+    Containers(Containers),
+    /// One of the processes that `containers` starts
+    #[command(hide = true, subcommand)]
+    ContainerPart(ContainerPart),
     /// Build rstscope and install it, as `cargo install` does
     Install(Install),
 }
@@ -212,6 +219,61 @@ pub struct ProviderPart {
     pub port: u16,
     /// How long after the unanswered request the reset comes
     pub wait_ms: u64,
+}
+
+const CONTAINERS_EXAMPLES: &str = "\
+Examples:
+  cargo xtask containers --list
+  cargo xtask containers                    all of them
+  cargo xtask containers podman agent-      those whose name contains one of these
+
+containerd, runc, podman and crun are unpacked into the cache; nothing of them is seen by the system.";
+
+/// Options of `cargo xtask containers`.
+#[derive(Debug, Args)]
+pub struct Containers {
+    /// A case's name or a part of it; all cases by default
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Say which cases there are
+    #[arg(long)]
+    pub list: bool,
+}
+
+/// The processes of a case that are xtask itself.
+#[derive(Debug, Subcommand)]
+pub enum ContainerPart {
+    /// Prepares and tidies up around one case
+    Outside(CasePart),
+    /// Plays one case in the namespaces it is started in
+    Inside(CasePart),
+    /// The process in the container
+    Server {
+        /// The port to listen on
+        port: u16,
+    },
+}
+
+/// Options of the processes of a case.
+#[derive(Debug, Args)]
+pub struct CasePart {
+    /// The case's full name
+    pub name: String,
+    /// The network namespace that is not the case's
+    #[arg(long, value_name = "INODE")]
+    pub outside: u64,
+    /// The rstscope to ask
+    #[arg(long)]
+    pub rstscope: PathBuf,
+    /// The folder of the unpacked programs
+    #[arg(long)]
+    pub programs: PathBuf,
+    /// The cgroup of everything the case starts
+    #[arg(long)]
+    pub top: Option<String>,
+    /// For the container's files, configurations and logs
+    #[arg(long)]
+    pub folder: Option<PathBuf>,
 }
 
 /// Options of `cargo xtask install`.

@@ -8,18 +8,18 @@
 //! * [`stage`]: the process of one story. [`network`], [`cgroup`], [`process`], [`sockets`], [`mod@agent`]: what it is made of.
 //! * [`verdict`]: what was expected and what was found.
 
-mod agent;
+pub mod agent;
 mod cgroup;
 mod client;
 mod envoy;
-mod network;
-mod process;
-mod programs;
+pub mod network;
+pub mod process;
+pub mod programs;
 mod servers;
 mod sockets;
 mod stage;
 mod stories;
-mod verdict;
+pub mod verdict;
 
 use std::{
     fs,

@@ -3,13 +3,14 @@
 //! * [`ebpf`]: which tools the kernel side takes and how it is built; shared with `agent/build.rs`.
 //! * [`setup`]: installs those tools where they are missing.
 //! * [`build`], [`run`], [`install`], [`mod@test`], [`vm`]: one sub-command each.
-//! * [`incidents`]: real incidents, played with the real programs.
+//! * [`incidents`]: real incidents, played with the real programs; [`containers`]: real containers of real runtimes.
 //! * [`cargo`], [`child`]: how cargo, and any other program, is called.
 
 mod build;
 mod cargo;
 mod child;
 mod cli;
+mod containers;
 #[expect(dead_code, reason = "where the object ends up is of interest to the build script only")]
 mod ebpf;
 mod incidents;
@@ -47,6 +48,8 @@ fn perform(task: Task) -> Result<()> {
         Task::Vm(options) => vm::perform(&options),
         Task::Incidents(options) => incidents::perform(&options),
         Task::IncidentPart(part) => incidents::play_part(part),
+        Task::Containers(options) => containers::perform(&options),
+        Task::ContainerPart(part) => containers::play_part(part),
         Task::Install(options) => install::perform(&options),
     }
 }

@@ -31,6 +31,7 @@ use crate::{
     setup::{self, Scope},
 };
 use contents::Programs;
+pub use contents::libraries_of;
 use job::{Job, Runner};
 use kernels::{Kernel, MATRIX, Unpacked};
 use qemu::Qemu;

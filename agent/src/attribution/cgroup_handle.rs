@@ -37,7 +37,7 @@ impl CgroupHandles {
 
     /// The path below the mount of the cgroup with this id, if it exists there.
     pub(super) fn resolve(&self, id: u64) -> Option<PathBuf> {
-        let cgroup = self.open(id).ok()?;
+        let cgroup = self.open(id, libc::O_PATH).ok()?;
         let link = link_of(&cgroup).ok()?;
         let path = link.strip_prefix(&self.mount_point).ok()?;
         match path.to_str().and_then(|p| p.strip_suffix(" (deleted)")) {
@@ -47,7 +47,12 @@ impl CgroupHandles {
         }
     }
 
-    fn open(&self, id: u64) -> io::Result<OwnedFd> {
+    /// Opens the directory of the cgroup with this id, be it below the mount or not.
+    pub(super) fn open_dir(&self, id: u64) -> io::Result<File> {
+        self.open(id, libc::O_RDONLY | libc::O_DIRECTORY).map(File::from)
+    }
+
+    fn open(&self, id: u64, flags: libc::c_int) -> io::Result<OwnedFd> {
         let mut handle = KernfsHandle {
             header: libc::file_handle {
                 handle_bytes: size_of::<u64>() as libc::c_uint,
@@ -60,7 +65,7 @@ impl CgroupHandles {
         // exactly the eight bytes that follow it (`repr(C)`, no padding between), and
         // the descriptor stays open during the call.
         let fd = unsafe {
-            libc::open_by_handle_at(self.mount.as_raw_fd(), (&raw mut handle).cast(), libc::O_PATH | libc::O_CLOEXEC)
+            libc::open_by_handle_at(self.mount.as_raw_fd(), (&raw mut handle).cast(), flags | libc::O_CLOEXEC)
         };
         if fd < 0 {
             return Err(io::Error::last_os_error());

@@ -80,6 +80,10 @@ impl<'a> Leaf<'a> {
         if !is_hex(id, 64) || prefix.ends_with("conmon") {
             return None;
         }
+        // Below podman's parent the bare id is a pod's; its containers carry a prefix.
+        if prefix.is_empty() && at > 0 && parts[at - 1] == "libpod_parent" {
+            return None;
+        }
         let runtime = match prefix.rsplit(':').next().unwrap_or(prefix) {
             "cri-containerd" | "nerdctl" => Some("containerd"),
             "crio" => Some("cri-o"),

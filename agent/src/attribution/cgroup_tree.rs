@@ -12,9 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use procfs::process::MountInfo;
-
-use super::cgroup_handle::CgroupHandles;
+use super::cgroup_mount::CgroupMount;
 use super::remembered::{KEEP_NAMES, Remembered};
 
 /// The most cgroups held in memory; a full node has a tenth of that. The walk goes
@@ -24,25 +22,31 @@ const MOST_CGROUPS: usize = 16_384;
 /// How long an id that could not be resolved is not tried again.
 const UNKNOWN_FOR: Duration = Duration::from_secs(5);
 
-/// Walks asked for by unknown ids are at least this far apart.
-const WALK_PAUSE: Duration = Duration::from_secs(1);
+/// Walks asked for by unknown ids are so many times as far apart as the last one took: a small
+/// tree is walked again at once, since a new container's first event may well be its last, and
+/// a large one takes no more than a twentieth of the time.
+const PAUSE_FACTOR: u32 = 20;
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The cgroup2 tree as this process sees it.
 pub(super) struct CgroupTree {
-    root: Option<Root>,
+    mount: Option<CgroupMount>,
     paths: Remembered<u64, Arc<str>>,
     unknown: Remembered<u64, ()>,
     last_walk: Instant,
+    pause: Duration,
 }
 
 impl CgroupTree {
-    /// Reads the tree mounted at `root`, or where mountinfo has one.
-    pub(super) fn new(root: Option<PathBuf>, now: Instant) -> Self {
+    /// Reads the tree mounted at `root`, or where it is found.
+    pub(super) fn new(root: Option<&Path>, proc_root: &Path, now: Instant) -> Self {
         let mut tree = Self {
-            root: Root::find(root),
+            mount: CgroupMount::find(root, proc_root),
             paths: Remembered::new(KEEP_NAMES, MOST_CGROUPS),
             unknown: Remembered::new(UNKNOWN_FOR, MOST_CGROUPS),
             last_walk: now,
+            pause: LONGEST_PAUSE,
         };
         tree.rescan(now);
         tree
@@ -51,16 +55,18 @@ impl CgroupTree {
     /// Confirms what exists and forgets what has been gone for long.
     pub(super) fn rescan(&mut self, now: Instant) {
         self.last_walk = now;
-        if let Some(root) = &self.root {
-            root.walk(|id, path| self.paths.confirm(id, path, now));
+        if let Some(mount) = &self.mount {
+            let start = Instant::now();
+            walk(mount, |id, path| self.paths.confirm(id, Arc::from(path), now));
+            self.pause = pause_after(start.elapsed());
         }
         self.paths.forget(now);
         self.unknown.forget(now);
     }
 
-    /// Where the hierarchy is mounted.
-    pub(super) fn mount(&self) -> Option<&Path> {
-        self.root.as_ref().map(|root| root.dir.as_path())
+    /// The root of the hierarchy, if all of it can be seen.
+    pub(super) fn root(&self) -> Option<&Path> {
+        self.mount.as_ref().filter(|mount| mount.is_whole).map(|mount| mount.dir.as_path())
     }
 
     /// The path of cgroup `id` from the root of the hierarchy.
@@ -77,14 +83,14 @@ impl CgroupTree {
 
     /// Tries to learn an id that no walk has met.
     fn look_again(&mut self, id: u64, now: Instant) {
-        let Some(root) = &self.root else {
+        let Some(mount) = &self.mount else {
             return;
         };
-        if let Some(handles) = &root.handles {
+        if let Some(handles) = &mount.handles {
             if let Some(below) = handles.resolve(id) {
-                self.paths.confirm(id, root.absolute(&below), now);
+                self.paths.confirm(id, Arc::from(mount.absolute(&below)), now);
             }
-        } else if now.saturating_duration_since(self.last_walk) >= WALK_PAUSE {
+        } else if now.saturating_duration_since(self.last_walk) >= self.pause {
             self.rescan(now);
         } else {
             // Nothing was tried, so nothing is known about the id either.
@@ -96,104 +102,42 @@ impl CgroupTree {
     }
 }
 
-/// The mount all look-ups go through.
-struct Root {
-    dir: PathBuf,
-    /// What the mount leaves out: its own root's path in the hierarchy, no slash at the end.
-    above: String,
-    handles: Option<CgroupHandles>,
+fn pause_after(walk: Duration) -> Duration {
+    walk.saturating_mul(PAUSE_FACTOR).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
 }
 
-impl Root {
-    fn find(configured: Option<PathBuf>) -> Option<Self> {
-        let mounts = procfs::process::Process::myself()
-            .and_then(|myself| myself.mountinfo())
-            .map(|mounts| mounts.0)
-            .unwrap_or_default();
-        let below = configured.as_deref().unwrap_or(Path::new("/"));
-        let (dir, above) = match widest_cgroup2(&mounts, below) {
-            Some(mount) => (mount.mount_point.clone(), above(&mount.root)),
-            None => (configured.filter(|dir| is_no_mount(&mounts, dir))?, String::new()),
+/// Visits every directory, parents first.
+fn walk(mount: &CgroupMount, mut visit: impl FnMut(u64, String)) {
+    let Ok(root) = fs::metadata(&mount.dir) else {
+        return;
+    };
+    visit(root.ino(), mount.absolute(Path::new("")));
+    let mut visited = 1;
+    let mut queue = VecDeque::from([PathBuf::new()]);
+    while let Some(parent) = queue.pop_front() {
+        // Directories come and go during the walk; the next one sees the rest.
+        let Ok(entries) = fs::read_dir(mount.dir.join(&parent)) else {
+            continue;
         };
-        let handles = CgroupHandles::new(&dir);
-        Some(Self { dir, above, handles })
-    }
-
-    /// Visits every directory, parents first.
-    fn walk(&self, mut visit: impl FnMut(u64, Arc<str>)) {
-        let Ok(root) = fs::metadata(&self.dir) else {
-            return;
-        };
-        visit(root.ino(), self.absolute(Path::new("")));
-        let mut visited = 1;
-        let mut queue = VecDeque::from([PathBuf::new()]);
-        while let Some(parent) = queue.pop_front() {
-            // Directories come and go during the walk; the next one sees the rest.
-            let Ok(entries) = fs::read_dir(self.dir.join(&parent)) else {
+        for entry in entries.flatten() {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
-            };
-            for entry in entries.flatten() {
-                if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                    continue;
-                }
-                if visited == MOST_CGROUPS {
-                    return;
-                }
-                visited += 1;
-                let path = parent.join(entry.file_name());
-                visit(entry.ino(), self.absolute(&path));
-                // Two links (from its parent and from itself) mean no children. Most
-                // cgroups are leaves full of control files, and looking is dearer
-                // than asking.
-                let is_leaf = entry.metadata().is_ok_and(|data| data.nlink() == 2);
-                if !is_leaf {
-                    queue.push_back(path);
-                }
+            }
+            if visited == MOST_CGROUPS {
+                return;
+            }
+            visited += 1;
+            let path = parent.join(entry.file_name());
+            visit(entry.ino(), mount.absolute(&path));
+            // Two links (from its parent and from itself) mean no children. Most
+            // cgroups are leaves full of control files, and looking is dearer
+            // than asking.
+            let is_leaf = entry.metadata().is_ok_and(|data| data.nlink() == 2);
+            if !is_leaf {
+                queue.push_back(path);
             }
         }
     }
-
-    /// A path below the mount as a path in the hierarchy.
-    fn absolute(&self, below: &Path) -> Arc<str> {
-        let below = below.to_string_lossy();
-        if below.is_empty() && !self.above.is_empty() {
-            return Arc::from(self.above.as_str());
-        }
-        Arc::from(format!("{}/{below}", self.above))
-    }
-}
-
-/// Of several cgroup2 mounts at or below `dir` the one that shows most of the tree. A
-/// hybrid host has it one level below where others have it.
-fn widest_cgroup2<'a>(mounts: &'a [MountInfo], dir: &Path) -> Option<&'a MountInfo> {
-    mounts
-        .iter()
-        .filter(|mount| mount.fs_type == "cgroup2" && mount.mount_point.starts_with(dir))
-        .min_by_key(|mount| depth(&mount.root))
-}
-
-/// Whether a configured directory may be taken as it is. A mount of anything else, such
-/// as a v1 hierarchy, numbers its directories from one as well and would give wrong names.
-fn is_no_mount(mounts: &[MountInfo], dir: &Path) -> bool {
-    mounts.iter().all(|mount| mount.mount_point != dir)
-}
-
-/// How far below the reader's cgroup namespace a mount's root lies. A container that
-/// got the host's tree as a volume sees that mount's root as `/../..`, above its own.
-fn depth(root: &str) -> i32 {
-    root.split('/')
-        .map(|part| match part {
-            "" | "." => 0,
-            ".." => -1,
-            _ => 1,
-        })
-        .sum()
-}
-
-/// The mount's root as a prefix of paths; the way up out of a namespace has no name.
-fn above(root: &str) -> String {
-    let names = root.split('/').filter(|part| !matches!(*part, "" | "." | ".."));
-    names.fold(String::new(), |path, name| path + "/" + name)
 }
 
 #[cfg(test)]
@@ -211,7 +155,7 @@ mod tests {
         }
 
         fn tree(&self, now: Instant) -> CgroupTree {
-            CgroupTree::new(Some(self.0.path().to_owned()), now)
+            CgroupTree::new(Some(self.0.path()), Path::new("/nonexistent"), now)
         }
 
         /// Makes a directory and gives its id.
@@ -260,9 +204,17 @@ mod tests {
         let fake = Fake::new();
         let start = Instant::now();
         let mut tree = fake.tree(start);
+        tree.pause = SECOND;
         let id = fake.make("new");
         assert_eq!(tree.path(id, start + SECOND / 2), None, "walked just now");
         assert!(tree.path(id, start + SECOND).is_some());
+    }
+
+    #[test]
+    fn a_large_tree_is_walked_more_seldom() {
+        assert_eq!(pause_after(Duration::from_micros(100)), SHORTEST_PAUSE);
+        assert_eq!(pause_after(Duration::from_millis(40)), Duration::from_millis(800));
+        assert_eq!(pause_after(Duration::from_secs(7)), LONGEST_PAUSE);
     }
 
     #[test]
@@ -309,50 +261,8 @@ mod tests {
     #[test]
     fn a_missing_root_is_no_error() {
         let now = Instant::now();
-        let mut tree = CgroupTree::new(Some(PathBuf::from("/nonexistent")), now);
+        let mut tree = CgroupTree::new(Some(Path::new("/nonexistent")), Path::new("/nonexistent"), now);
         tree.rescan(now);
         assert_eq!(tree.path(1, now + SECOND), None);
-    }
-
-    fn mounts(lines: &[&str]) -> Vec<MountInfo> {
-        let parse = |line: &&str| MountInfo::from_line(line).unwrap();
-        lines.iter().map(parse).collect()
-    }
-
-    #[test]
-    fn the_hybrid_layout() {
-        let mounts = mounts(&[
-            "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755",
-            "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory",
-            "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw",
-        ]);
-        let mount = widest_cgroup2(&mounts, Path::new("/sys/fs/cgroup")).unwrap();
-        assert_eq!(mount.mount_point, Path::new("/sys/fs/cgroup/unified"));
-        assert_eq!(above(&mount.root), "");
-    }
-
-    #[test]
-    fn a_host_without_cgroup2() {
-        let mounts = mounts(&["35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory"]);
-        assert!(widest_cgroup2(&mounts, Path::new("/")).is_none());
-        assert!(!is_no_mount(&mounts, Path::new("/sys/fs/cgroup/memory")), "a v1 tree names other ids");
-    }
-
-    #[test]
-    fn the_hosts_tree_beside_the_containers_own() {
-        let mounts = mounts(&[
-            "50 40 0:30 / /sys/fs/cgroup ro - cgroup2 cgroup rw",
-            "51 40 0:30 /../../.. /host/sys/fs/cgroup ro - cgroup2 cgroup2 rw",
-        ]);
-        let mount = widest_cgroup2(&mounts, Path::new("/")).unwrap();
-        assert_eq!(mount.mount_point, Path::new("/host/sys/fs/cgroup"));
-        assert_eq!(above(&mount.root), "");
-    }
-
-    #[test]
-    fn a_mount_of_a_part_of_the_tree() {
-        let root = Root { dir: PathBuf::from("/sys/fs/cgroup"), above: above("/kubepods.slice/x"), handles: None };
-        assert_eq!(&*root.absolute(Path::new("")), "/kubepods.slice/x");
-        assert_eq!(&*root.absolute(Path::new("a/b")), "/kubepods.slice/x/a/b");
     }
 }

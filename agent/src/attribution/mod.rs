@@ -7,6 +7,7 @@
 //! here fails.
 
 mod cgroup_handle;
+mod cgroup_mount;
 pub mod cgroup_path;
 mod cgroup_tree;
 mod pod_logs;
@@ -14,9 +15,10 @@ mod process;
 mod remembered;
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::event::party::{Cgroup, Container, Owner, Pod, Process};
+use cgroup_mount::CgroupMount;
 use cgroup_path::ContainerRef;
 use cgroup_tree::CgroupTree;
 use pod_logs::PodLogs;
@@ -57,7 +59,7 @@ pub struct CgroupClue {
 pub struct AttributionConfig {
     /// A mount of procfs that shows the initial pid namespace.
     pub proc_root: PathBuf,
-    /// The mount point of cgroup2; found from mountinfo if unset.
+    /// Where the host's cgroup v2 is; found if unset.
     pub cgroup_root: Option<PathBuf>,
     /// The kubelet's pod log directory; `containers` is looked for beside it.
     pub pod_logs: PathBuf,
@@ -82,7 +84,15 @@ pub struct Attributor {
     cgroups: CgroupTree,
     pod_logs: PodLogs,
     node: Option<String>,
+    rescan_pause: Duration,
 }
+
+/// Rescans are so many times as far apart as the last one took, which is a fifth of a percent
+/// of one CPU, up to the longest pause. What lives and goes between two of them, and had no
+/// event, stays nameless.
+const RESCAN_FACTOR: u32 = 500;
+const SHORTEST_RESCAN_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_RESCAN_PAUSE: Duration = Duration::from_secs(5);
 
 impl Attributor {
     /// Walks the cgroup tree and lists the pod logs for the first time.
@@ -90,9 +100,14 @@ impl Attributor {
         Self::new_at(config, Instant::now())
     }
 
-    /// Where cgroup v2 is mounted, if it is.
+    /// Where the root of cgroup v2 is, if all of its tree can be seen.
     pub fn cgroup_root(&self) -> Option<&Path> {
-        self.cgroups.mount()
+        self.cgroups.root()
+    }
+
+    /// Cgroup v2 is mounted, but shows us only a part of the host's tree.
+    pub fn sees_part_of_cgroups(&self) -> bool {
+        self.cgroups.root().is_none() && CgroupMount::is_any_mounted()
     }
 
     /// Says all that is known about the owner.
@@ -100,19 +115,26 @@ impl Attributor {
         self.attribute_at(clues, Instant::now())
     }
 
-    /// Learns new names and drops those long gone. Called every few seconds, since a
-    /// cgroup removed before any walk met it has lost its name; costs some
-    /// milliseconds per thousand cgroups.
+    /// Learns new names and drops those long gone. Called again and again, since a cgroup
+    /// removed before any walk met it has lost its name.
     pub fn rescan(&mut self) {
-        self.rescan_at(Instant::now());
+        let start = Instant::now();
+        self.rescan_at(start);
+        self.rescan_pause = rescan_pause(start.elapsed());
+    }
+
+    /// How long after the last [`rescan`](Self::rescan) the next one is due.
+    pub fn rescan_pause(&self) -> Duration {
+        self.rescan_pause
     }
 
     fn new_at(config: AttributionConfig, now: Instant) -> Self {
         Self {
+            cgroups: CgroupTree::new(config.cgroup_root.as_deref(), &config.proc_root, now),
             processes: Processes::new(config.proc_root),
-            cgroups: CgroupTree::new(config.cgroup_root, now),
             pod_logs: PodLogs::new(config.pod_logs, now),
             node: config.node,
+            rescan_pause: SHORTEST_RESCAN_PAUSE,
         }
     }
 
@@ -166,10 +188,22 @@ impl Attributor {
     }
 }
 
+fn rescan_pause(rescan: Duration) -> Duration {
+    rescan.saturating_mul(RESCAN_FACTOR).clamp(SHORTEST_RESCAN_PAUSE, LONGEST_RESCAN_PAUSE)
+}
+
 /// The better source unless only the other one knows the container: where the runtime
-/// keeps out of the v2 tree, the socket's cgroup is the root or the runtime's own.
+/// keeps out of the v2 tree, the socket's cgroup is the root or the runtime's own. Of one
+/// container each may know something: read in a container of the same pod, `/proc` says
+/// `/../ID` and leaves the pod out.
 fn more_telling(better: ContainerRef, other: ContainerRef) -> ContainerRef {
-    if better.container_id.is_some() {
+    if better.container_id.is_some() && better.container_id == other.container_id {
+        ContainerRef {
+            container_id: better.container_id,
+            runtime: better.runtime.or(other.runtime),
+            pod_uid: better.pod_uid.or(other.pod_uid),
+        }
+    } else if better.container_id.is_some() {
         better
     } else if other.container_id.is_some() || better.pod_uid.is_none() {
         other

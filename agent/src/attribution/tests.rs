@@ -16,7 +16,17 @@ struct Node(tempfile::TempDir);
 
 impl Node {
     fn new() -> Self {
-        let node = Self(tempfile::tempdir().unwrap());
+        Self::in_folder(tempfile::tempdir().unwrap())
+    }
+
+    /// In memory where there is a place for that, because a large tree on a disk takes long to make.
+    fn in_memory() -> Self {
+        let place = Some(Path::new("/dev/shm")).filter(|place| place.is_dir());
+        Self::in_folder(tempfile::tempdir_in(place.unwrap_or(&std::env::temp_dir())).unwrap())
+    }
+
+    fn in_folder(folder: tempfile::TempDir) -> Self {
+        let node = Self(folder);
         for dir in ["proc", "cgroup", "log/pods"] {
             fs::create_dir_all(node.path(dir)).unwrap();
         }
@@ -193,6 +203,150 @@ fn a_pod_without_logs_keeps_its_uid() {
     let now = Instant::now();
     let owner = node.attributor(now).attribute_at(&clues, now);
     assert_eq!(json(&owner)["pod"], serde_json::json!({"uid": UID, "node": "node-7"}));
+}
+
+/// The kubelet names the cgroup and the log folder of a static pod after the hash of its manifest, which the API
+/// server shows as the annotation `kubernetes.io/config.hash` and not as the uid.
+#[test]
+fn a_static_pod_is_named_by_its_hash() {
+    const HASH: &str = "3e61c214bc3ed9ff81e21474dd6cba17";
+    let node = Node::new();
+    let path =
+        format!("kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{HASH}.slice/cri-containerd-{ID}");
+    let clues = Clues { process: None, cgroup: Some(node.add_cgroup(&path)) };
+    fs::create_dir_all(node.path(&format!("log/pods/kube-system_etcd-node-7_{HASH}/etcd"))).unwrap();
+    let now = Instant::now();
+    let owner = node.attributor(now).attribute_at(&clues, now);
+    assert_eq!(
+        json(&owner)["pod"],
+        serde_json::json!({"namespace": "kube-system", "name": "etcd-node-7", "uid": HASH, "node": "node-7"})
+    );
+    assert_eq!(owner.container.unwrap().name.as_deref(), Some("etcd"));
+}
+
+/// An agent in a cgroup namespace reads its neighbour's path in `/proc` without their common pod.
+#[test]
+fn two_sources_complete_each_other() {
+    let node = Node::new();
+    let process = node.add_process(7, &format!("0::/../cri-containerd-{ID}.scope\n"));
+    let mut cgroup = node.add_cgroup(&format!("kubepods/pod{UID}/{ID}"));
+    node.add_pod("app");
+    let now = Instant::now();
+    let mut attributor = node.attributor(now);
+    for is_creator_only in [false, true] {
+        cgroup.is_creator_only = is_creator_only;
+        let clues = Clues { process: Some(process.clone()), cgroup: Some(cgroup.clone()) };
+        let owner = attributor.attribute_at(&clues, now);
+        assert_eq!(owner.pod.unwrap().name.as_deref(), Some("cart-0"));
+        assert_eq!(owner.container.unwrap().runtime.as_deref(), Some("containerd"));
+    }
+}
+
+/// A pod that starts while the agent runs is met by the walk, or asked for by its first event; once it is gone its
+/// names stay for the time in which the kernel side still knows its connections.
+#[test]
+fn pods_come_and_go_while_the_agent_runs() {
+    let node = Node::new();
+    let start = Instant::now();
+    let second = |count| start + Duration::from_secs(count);
+    let mut attributor = node.attributor(start);
+    let clues = Clues { process: None, cgroup: Some(node.add_cgroup(&format!("kubepods/pod{UID}/{ID}"))) };
+    node.add_pod("app");
+    let found = attributor.attribute_at(&clues, second(2));
+    assert_eq!(found.container.as_ref().unwrap().name.as_deref(), Some("app"));
+
+    remove_all(&node.path("cgroup"));
+    remove_all(&node.path("log/pods"));
+    for count in (5..=120).step_by(5) {
+        attributor.rescan_at(second(count));
+        assert_eq!(attributor.attribute_at(&clues, second(count)), found, "{count} s");
+    }
+    attributor.rescan_at(second(200));
+    let forgotten = attributor.attribute_at(&clues, second(200));
+    assert_eq!((forgotten.pod, forgotten.container), (None, None));
+}
+
+#[test]
+fn a_large_node_is_looked_through_more_seldom() {
+    assert_eq!(rescan_pause(Duration::from_micros(300)), SHORTEST_RESCAN_PAUSE);
+    assert_eq!(rescan_pause(Duration::from_millis(4)), Duration::from_secs(2));
+    assert_eq!(rescan_pause(Duration::from_secs(9)), LONGEST_RESCAN_PAUSE);
+}
+
+/// What a workload can choose freely: its process's name, the names of cgroups below its own, and of log folders if it
+/// may write them. Whatever it chooses, the result is one line of JSON.
+#[test]
+fn hostile_names_stay_in_their_strings() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let node = Node::new();
+    let below = format!("kubepods/pod{UID}/{ID}");
+    node.add_cgroup(&below);
+    let parent = node.path("cgroup").join(&below);
+    let long = [b'x'; 255];
+    let names: [&[u8]; 6] =
+        [b"a\x1b[2J\x07", b"\xff\xfe\x80", b"\"},{\"type\":\"reset", "\u{2028}\u{202e}".as_bytes(), b"\r\n", &long];
+    for name in names {
+        fs::create_dir(parent.join(OsStr::from_bytes(name))).unwrap();
+        let log = [b"shop_", &name[..name.len().min(200)], b"_", UID.as_bytes()].concat();
+        fs::create_dir_all(node.path("log/pods").join(OsStr::from_bytes(&log))).unwrap();
+        fs::create_dir_all(node.path("log/containers").join(OsStr::from_bytes(name))).unwrap();
+    }
+    let now = Instant::now();
+    let mut attributor = node.attributor(now);
+    let ids: Vec<u64> = fs::read_dir(&parent).unwrap().flatten().map(|entry| entry.ino()).collect();
+    assert_eq!(ids.len(), names.len());
+    for id in ids {
+        let process = ProcessClue { pid: 9, start_boottime_ns: 1, comm: "\n\u{fffd}\u{0}\u{9b}".into() };
+        let cgroup = CgroupClue { id, is_creator_only: false };
+        let owner = attributor.attribute_at(&Clues { process: Some(process), cgroup: Some(cgroup) }, now);
+        assert_eq!(owner.container.as_ref().map(|container| container.id.as_str()), Some(ID));
+        assert!(owner.cgroup.as_ref().unwrap().path.as_ref().unwrap().starts_with("/kubepods/"));
+        let line = serde_json::to_string(&owner).unwrap();
+        assert!(line.bytes().all(|byte| byte >= b' '), "{line}");
+        let again: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(again, json(&owner));
+    }
+}
+
+/// The largest node Kubernetes speaks of, and more. Once a walk has met everything, look-ups need no disk: they are
+/// answered after everything was removed from it. `--nocapture` shows how long it takes.
+#[test]
+fn a_node_of_500_pods_and_5000_containers() {
+    const PODS: usize = 500;
+    const EACH: usize = 10;
+    let node = Node::in_memory();
+    let mut clues = Vec::new();
+    fs::create_dir_all(node.path("log/containers")).unwrap();
+    for pod in 0..PODS {
+        let uid = format!("{pod:08x}{}", &UID[8..]);
+        let slice = format!("kubepods.slice/kubepods-pod{}.slice", uid.replace('-', "_"));
+        for number in 0..EACH {
+            let id = format!("{pod:08x}{number:08x}{}", &ID[16..]);
+            clues.push((node.add_cgroup(&format!("{slice}/cri-containerd-{id}.scope")), pod, number));
+            fs::create_dir_all(node.path(&format!("log/pods/shop_cart-{pod}_{uid}/c{number}"))).unwrap();
+            symlink("/nowhere", node.path(&format!("log/containers/cart-{pod}_shop_c{number}-{id}.log"))).unwrap();
+        }
+    }
+    let now = Instant::now();
+    let mut attributor = node.attributor(now);
+    let walk = Instant::now();
+    attributor.cgroups.rescan(now);
+    let list = Instant::now();
+    attributor.pod_logs.rescan(now);
+    let listed = Instant::now();
+    remove_all(&node.path("cgroup"));
+    remove_all(&node.path("log"));
+
+    let ask = Instant::now();
+    for (cgroup, pod, number) in &clues {
+        let owner = attributor.attribute_at(&Clues { process: None, cgroup: Some(cgroup.clone()) }, now);
+        assert_eq!(owner.pod.unwrap().name, Some(format!("cart-{pod}")));
+        assert_eq!(owner.container.unwrap().name, Some(format!("c{number}")));
+    }
+    let each = ask.elapsed() / u32::try_from(clues.len()).unwrap();
+    println!("cgroup walk {:?}, pod logs {:?}, one look-up {each:?}", list - walk, listed - list);
 }
 
 fn remove_all(dir: &Path) {

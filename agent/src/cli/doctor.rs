@@ -120,7 +120,16 @@ fn proc(tuning: &Tuning) -> Check {
 fn places(tuning: &Tuning) -> Vec<Check> {
     let attributor = Attributor::new(attribution(tuning));
     let cgroup = match attributor.cgroup_root() {
+        // Only a descriptor of ours is named so.
+        Some(root) if root.starts_with("/proc/self/fd") => {
+            Check::ok("cgroup v2", "the host's tree, by a file handle to its root")
+        }
         Some(root) => Check::ok("cgroup v2", root.display().to_string()),
+        None if attributor.sees_part_of_cgroups() => Check::warning(
+            "cgroup v2",
+            "only a part of the host's tree can be seen",
+            "mount the host's /sys/fs/cgroup read-only and name it with --cgroup-root, or add CAP_DAC_READ_SEARCH",
+        ),
         None => Check::warning(
             "cgroup v2",
             "not mounted",

@@ -56,7 +56,9 @@ fn network(net: &IpNet) -> Network {
 /// The id of a cgroup is its directory's inode number, its level the number of steps below the root.
 fn subtree(path: &Path, root: Option<&Path>) -> Result<CgroupSubtree> {
     let Some(root) = root else {
-        bail!("--cgroup needs cgroup v2, which is not mounted here; filter by --pod or --container instead");
+        bail!(
+            "--cgroup needs the whole tree of cgroup v2, which is not mounted here; filter by --pod or --container instead"
+        );
     };
     let below = path.strip_prefix(root).unwrap_or_else(|_| path.strip_prefix("/").unwrap_or(path));
     let directory = root.join(below);

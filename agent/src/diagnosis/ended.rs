@@ -149,6 +149,7 @@ mod tests {
             ..Record::default()
         };
         (record.facts.send_next, record.facts.receive_next) = (500, 70);
+        record.facts.bits = facts_flag::HAS_FILE;
         record
     }
 

@@ -3,8 +3,11 @@
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
-    path::PathBuf,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     time::Duration,
 };
@@ -178,12 +181,14 @@ pub struct Actor {
 
 impl Actor {
     /// Starts `role` in the calling thread's namespace, as an executable called `name`.
-    pub fn start(name: &str, role: &str, arguments: &[&str]) -> Self {
+    pub fn start(name: impl AsRef<Path>, role: &str, arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory").keep();
         let program: PathBuf = directory.join(name);
         // The kernel names a process after the file it executed.
         std::fs::copy(std::env::current_exe().expect("this test's path"), &program).expect("a copy of this test");
         let mut child = Command::new(&program)
+            // The file's name may be no UTF-8, and it is among the arguments unless something else is said.
+            .arg0("actor")
             .args([ACTOR, role])
             .args(arguments)
             .stdin(Stdio::piped())

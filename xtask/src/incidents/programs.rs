@@ -4,7 +4,7 @@
 //! * [`debian`]: nginx, HAProxy and Tomcat, unpacked out of their packages.
 //! * [`machine`]: Node.js and Java, which the machine itself has.
 
-mod debian;
+pub mod debian;
 mod machine;
 mod python;
 

@@ -80,7 +80,8 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     fs::read(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
-fn libraries_of(program: &Path) -> Result<Vec<PathBuf>> {
+/// The shared libraries a program is linked to, the dynamic linker among them.
+pub fn libraries_of(program: &Path) -> Result<Vec<PathBuf>> {
     let output = child::output(Command::new("ldd").arg(program).env("LC_ALL", "C"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     if let Some(missing) = text.lines().find(|line| line.contains("not found")) {

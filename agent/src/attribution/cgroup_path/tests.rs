@@ -72,6 +72,28 @@ fn pods_of_the_systemd_driver() {
     );
 }
 
+/// crun puts the payload into a group of its own, so that the container's stays free of processes.
+#[test]
+fn the_inner_group_of_crun() {
+    expect("/kubepods/burstable/pod{uid}/crio-{id}/container", Some("cri-o"), Some(UID));
+    expect(
+        "/kubepods.slice/kubepods-pod{uid_}.slice/cri-containerd-{id}.scope/container",
+        Some("containerd"),
+        Some(UID),
+    );
+}
+
+/// `--cgroup-root` of the kubelet, by either driver.
+#[test]
+fn a_kubelet_below_a_cgroup_of_its_own() {
+    expect("/nodes/kubepods/besteffort/pod{uid}/{id}", None, Some(UID));
+    expect(
+        "/nodes.slice/nodes-kubepods.slice/nodes-kubepods-pod{uid_}.slice/crio-{id}.scope",
+        Some("cri-o"),
+        Some(UID),
+    );
+}
+
 #[test]
 fn the_colon_form_of_mixed_drivers() {
     for shape in [
@@ -81,6 +103,7 @@ fn the_colon_form_of_mixed_drivers() {
     ] {
         expect(shape, Some("containerd"), Some(UID));
     }
+    expect("/system.slice/crio.service/kubepods-pod{static}.slice:crio:{id}", Some("cri-o"), Some(STATIC_UID));
     expect("/system.slice:docker:{id}", Some("docker"), None);
 }
 
@@ -95,10 +118,16 @@ fn containers_without_a_pod() {
         ("/libpod_parent/libpod-{id}", "podman"),
         ("/machine.slice/machine-libpod_pod_{other_id}.slice/libpod-{id}.scope", "podman"),
         ("/system.slice/web.service/libpod-payload-{id}", "podman"),
+        ("/libpod_parent/{other_id}/libpod-{id}", "podman"),
+        ("/libpod_parent/libpod-{id}/container", "podman"),
         ("/user.slice/nerdctl-{id}.scope", "containerd"),
+        ("/user.slice/user-1000.slice/user@1000.service/app.slice/docker-{id}.scope", "docker"),
+        ("/ecstasks.slice/ecstasks-{static}.slice/docker-{id}.scope", "docker"),
     ] {
         expect(shape, Some(runtime), None);
     }
+    expect("/ecs/{static}/{id}", None, None);
+    expect("/k8s.io/{id}", None, None);
     expect("/default/{id}", None, None);
     expect("/docker/{other_id}/docker/{id}", Some("docker"), None);
 }
@@ -129,6 +158,8 @@ fn what_a_container_makes_inside_itself_does_not_rename_it() {
 fn a_path_relative_to_another_cgroup_namespace() {
     expect("/../../kubepods/pod{uid}/{id}", None, Some(UID));
     expect("/../../../pod{uid}/{id}", None, Some(UID));
+    expect("/../../kubepods-pod{uid_}.slice/cri-containerd-{id}.scope", Some("containerd"), Some(UID));
+    expect("/../cri-containerd-{id}.scope", Some("containerd"), None);
 }
 
 #[test]
@@ -145,7 +176,9 @@ fn the_monitor_is_not_the_container() {
     ] {
         assert_eq!(parse(&path(shape)), reference(None, None, Some(UID)), "{shape}");
     }
-    expect_nothing("/machine.slice/libpod-conmon-{id}.scope");
+    for shape in ["/machine.slice/libpod-conmon-{id}.scope", "/libpod_parent/conmon", "/libpod_parent/{id}/conmon"] {
+        expect_nothing(shape);
+    }
     assert_eq!(
         parse(&path("/docker/{other_id}/libpod-conmon-{id}.scope")),
         reference(Some(OTHER_ID), Some("docker"), None),
@@ -158,6 +191,12 @@ fn a_pods_own_group_names_the_pod_only() {
     for shape in ["/kubepods/pod{uid}", "/kubepods.slice/kubepods-pod{uid_}.slice", "/docker/{id}/kubepods/pod{uid}"] {
         assert_eq!(parse(&path(shape)), reference(None, None, Some(UID)), "{shape}");
     }
+}
+
+#[test]
+fn a_pod_of_podman_is_no_container() {
+    expect_nothing("/libpod_parent/{id}");
+    expect_nothing("/machine.slice/machine-libpod_pod_{id}.slice");
 }
 
 #[test]

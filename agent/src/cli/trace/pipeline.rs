@@ -36,9 +36,6 @@ pub enum Message {
     Loss(Loss),
 }
 
-/// How often cgroups and pods are looked through again.
-const RESCAN: Duration = Duration::from_secs(5);
-
 /// The stages behind the reader.
 pub struct Pipeline {
     sink: Box<dyn Sink + Send>,
@@ -142,7 +139,7 @@ impl Pipeline {
             if last {
                 return self.stop(&start);
             }
-            if rescan.elapsed() >= RESCAN {
+            if rescan.elapsed() >= self.attributor.rescan_pause() {
                 self.attributor.rescan();
                 rescan = Instant::now();
             }

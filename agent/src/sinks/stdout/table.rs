@@ -133,19 +133,54 @@ fn who(owner: &Owner) -> String {
     } else {
         String::new()
     };
-    // A hostile name must not move the cursor.
-    name.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
+    harmless(&name)
+}
+
+/// The longest pod with its namespace: two DNS names of 63 and 253 characters (RFC 1123) and the slash.
+const LONGEST_NAME: usize = 63 + 1 + 253;
+
+/// A hostile name must not move the cursor, turn the row around or fill the screen.
+fn harmless(name: &str) -> String {
+    let mut shown: String = name.chars().take(LONGEST_NAME).map(|c| if is_unprintable(c) { '?' } else { c }).collect();
+    if name.chars().nth(LONGEST_NAME).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// Controls, and of Unicode's format characters (category Cf) and separators (Zl, Zp) those that are invisible or
+/// change the direction of what follows.
+fn is_unprintable(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+        )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::party::Process;
+    use crate::event::party::{Cgroup, Process};
 
     #[test]
     fn a_process_name_cannot_move_the_cursor() {
         let owner =
             Owner { process: Some(Process { pid: 7, comm: "\x1b[2Jevil".to_owned(), exe: None }), ..Owner::default() };
         assert_eq!(who(&owner), "?[2Jevil(7)");
+    }
+
+    #[test]
+    fn a_cgroup_name_cannot_turn_the_row_around_or_fill_the_screen() {
+        let cgroup = |path: String| {
+            let cgroup = Cgroup { id: 7, path: Some(path), creator_only: false };
+            who(&Owner { cgroup: Some(cgroup), ..Owner::default() })
+        };
+        assert_eq!(cgroup("/a\u{202e}b\u{2028}c\u{9b}d\r\ne".to_owned()), "/a?b?c?d??e");
+        assert_eq!(cgroup("/日本語-é".to_owned()), "/日本語-é");
+        let cut = cgroup(format!("/{}", "x".repeat(4096)));
+        assert_eq!(cut.chars().count(), LONGEST_NAME + 1);
+        assert!(cut.ends_with("x…"));
     }
 }

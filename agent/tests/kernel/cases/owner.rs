@@ -1,12 +1,14 @@
 //! Whose connection: processes, threads, cgroups, containers, pods.
 
 use std::{
+    ffi::OsStr,
     io::Write,
     net::TcpStream,
-    os::unix::process::ExitStatusExt,
+    os::unix::{ffi::OsStrExt, process::ExitStatusExt},
+    path::Path,
     process::{Command, Stdio},
     thread::sleep,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -31,6 +33,7 @@ pub const CASES: &[Case] = &[
     ("the_process_of_a_connection_older_than_the_agent_is_found_by_its_open_files", older),
     ("both_ends_of_a_connection_name_each_other", both_ends),
     ("a_process_that_moved_is_found_where_it_is", moved),
+    ("names_of_any_bytes_stay_within_their_strings", hostile),
     ("cgroup_filter_takes_in_the_subtree_only", cgroup_filter),
 ];
 
@@ -112,6 +115,41 @@ fn docker() {
     is(&sent, "/local/container/id", id.as_str());
     is(&sent, "/local/container/runtime", "docker");
     absent(&sent, "/local/pod");
+}
+
+/// A process names itself, and in its own container it may name cgroups as it likes, except for a newline
+/// (`cgroup_mkdir`). Every line read from the agent is JSON and matches the schema, or the test fails.
+fn hostile() {
+    const COMM: &[u8] = b"\xff\x1b[2J\n\"},{\x9b";
+    const INNER: &[u8] = b"\xfe\x1b]0;x\x07\"\r\xe2\x80\xae";
+    let id = container_id(4);
+    let cgroup = Cgroup::make(&format!("system.slice/docker-{id}.scope"));
+    let inner = Path::new(cgroup.path()).join(OsStr::from_bytes(INNER));
+    std::fs::create_dir(&inner).unwrap();
+    let netns = Netns::new();
+    let mut agent = Agent::start(&[]);
+    let (procs, name) = (inner.join("cgroup.procs"), OsStr::from_bytes(COMM));
+    let (mut actor, _client, port) = netns.run(move || {
+        let mut actor = Actor::start(name, "server", &[]);
+        std::fs::write(procs, actor.pid().to_string()).unwrap();
+        let port: u16 = actor.tell("port").parse().unwrap();
+        let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        assert_eq!(actor.tell("accept"), "accepted");
+        client.write_all(b"hello").unwrap();
+        (actor, client, port)
+    });
+    actor.tell("read 3");
+    actor.tell("close");
+    let sent = agent.reset(&netns, "sent", port);
+    is(&sent, "/local/process/comm", String::from_utf8_lossy(COMM));
+    is(&sent, "/local/container/id", id.as_str());
+    let path = sent["local"]["cgroup"]["path"].as_str().unwrap_or_default();
+    assert!(path.ends_with(&*String::from_utf8_lossy(INNER)), "{sent:#}");
+    drop(actor);
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while std::fs::remove_dir(&inner).is_err() && Instant::now() < deadline {
+        sleep(Duration::from_millis(10));
+    }
 }
 
 /// `wrk:worker_0` is nobody; `envoy` is somebody.

@@ -17,14 +17,14 @@ use crate::{
 };
 
 /// A package to unpack.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Package {
     /// Its name.
-    name: &'static str,
+    pub name: &'static str,
     /// The file in it that is run.
     pub file: &'static str,
     /// What proves that the file runs with the libraries there are; `None` if being there is enough.
-    proof: Option<&'static str>,
+    pub proof: Option<&'static str>,
 }
 
 /// nginx with the fewest modules.
@@ -61,7 +61,7 @@ fn is_of_an_architecture(folder: &Path) -> bool {
 
 /// Unpacks a package where it is missing.
 pub fn ensure(package: &Package, apt: &mut Apt, folder: &Path) -> Result<()> {
-    let what = format!("{} for the incidents", package.name);
+    let what = format!("{}, unpacked", package.name);
     if runs(package, &root(package, folder))? {
         already_there(&what);
         return Ok(());
@@ -127,7 +127,7 @@ impl Apt {
         make_folder(&archives)?;
         let mut download = self.command();
         download.arg("--quiet").arg("download").args(&names).current_dir(&archives);
-        child::run_on_stderr(&mut download, "run `cargo xtask incidents` again when this machine's mirror answers")?;
+        child::run_on_stderr(&mut download, "run this again when this machine's mirror answers")?;
         let entries = fs::read_dir(&archives).with_context(|| format!("cannot read {}", archives.display()))?;
         let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
         files.retain(|file| file.extension().is_some_and(|extension| extension == "deb"));

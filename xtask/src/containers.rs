@@ -1,0 +1,111 @@
+//! `cargo xtask containers`: real containers of real runtimes, and whom rstscope names for a reset inside of them.
+//!
+//! Every case runs as root in a process, a network namespace and a mount namespace of its own. A server in the container
+//! resets a connection; the line about it has to name the container, its runtime and, where there is one, its pod. The
+//! programs come out of the distribution's packages and are unpacked below the cache, never installed.
+//!
+//! * [`cases`]: the table of what is played.
+//! * [`outside`]: the root process around a case, which leaves no cgroup and no process behind.
+//! * [`inside`]: the process of one case. [`layout`], [`image`], [`engines`], [`agents`], [`server`]: what it is made of.
+
+mod agents;
+mod cases;
+mod engines;
+mod image;
+mod inside;
+mod layout;
+mod outside;
+mod server;
+
+use std::{fs, process::Stdio, time::Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    cargo, child,
+    cli::{ContainerPart, Containers},
+    incidents::{
+        network,
+        programs::debian,
+        verdict::{Layer, Verdict},
+    },
+    setup::{self, Scope},
+};
+use cases::{CASES, Case};
+
+/// Unpacks what is missing, plays the cases and sums up.
+pub fn perform(options: &Containers) -> Result<()> {
+    let chosen = cases::chosen(&options.names)?;
+    if options.list {
+        for case in chosen {
+            println!("{:24} {}", case.name, case.about);
+        }
+        return Ok(());
+    }
+    let tools = setup::perform(Scope::Everything)?;
+    let programs = tools.cache.join("containers");
+    fs::create_dir_all(&programs).with_context(|| format!("cannot make the folder {}", programs.display()))?;
+    {
+        let _lock = setup::lock(&tools)?;
+        let mut apt = debian::Apt::new(&programs);
+        for package in engines::PACKAGES {
+            if chosen.iter().any(|case| case.engine.package() == package) {
+                debian::ensure(package, &mut apt, &programs)?;
+            }
+        }
+        apt.forget()?;
+    }
+    let rstscope = cargo::build_rstscope(false)?;
+    let mut played = Vec::new();
+    for case in chosen {
+        if let Some(reason) = case.layout.is_impossible()? {
+            eprintln!("     Skipping {}: {reason}", case.name);
+            continue;
+        }
+        eprintln!("     Playing {}: {}", case.name, case.about);
+        let start = Instant::now();
+        let mut command = child::as_root(std::env::current_exe().context("xtask has no path")?)?;
+        command.args(["container-part", "outside", case.name]);
+        command.arg("--outside").arg(network::own_namespace()?.to_string());
+        command.arg("--rstscope").arg(&rstscope).arg("--programs").arg(&programs);
+        let output = command.stderr(Stdio::inherit()).stdin(Stdio::null()).output();
+        let output = output.with_context(|| format!("cannot run `{}`", child::shown(&command)))?;
+        let verdict = if output.status.success() {
+            Verdict::from_json(&String::from_utf8_lossy(&output.stdout))?
+        } else {
+            let mut verdict = Verdict::default();
+            verdict.problem(Layer::Facts, &format!("the case's process failed ({}), see above", output.status), None);
+            verdict
+        };
+        played.push((case, verdict, start.elapsed()));
+    }
+    summarise(&played)
+}
+
+/// Becomes one of the processes of a case.
+pub fn play_part(part: ContainerPart) -> Result<()> {
+    match part {
+        ContainerPart::Outside(options) => outside::play(&options),
+        ContainerPart::Inside(options) => inside::play(&options),
+        ContainerPart::Server { port } => server::serve(port),
+    }
+}
+
+fn summarise(played: &[(&Case, Verdict, std::time::Duration)]) -> Result<()> {
+    let failed: Vec<_> = played.iter().filter(|(_, verdict, _)| !verdict.passed()).collect();
+    for (case, verdict, _) in &failed {
+        println!("\n== {}\n{}", case.name, verdict.explanation().trim_end());
+    }
+    println!("\n{:24} {:12} {:>8}  named", "case", "result", "seconds");
+    for (case, verdict, taken) in played {
+        let row =
+            format!("{:24} {:12} {:8.1}  {}", case.name, verdict.result(), taken.as_secs_f64(), verdict.numbers());
+        println!("{}", row.trim_end());
+    }
+    let passed = played.len() - failed.len();
+    println!("{passed} passed, {} failed, {} skipped", failed.len(), CASES.len() - played.len());
+    if let [(first, ..), ..] = failed[..] {
+        bail!("to play one of them again: `cargo xtask containers {}`", first.name);
+    }
+    Ok(())
+}
