@@ -40,6 +40,10 @@ impl<W: Write> Table<W> {
 impl<W: Write> Sink for Table<W> {
     fn event(&mut self, diagnosed: &Diagnosed) -> io::Result<()> {
         let Diagnosed { event, owner, cause, other, connection } = diagnosed;
+        // A refused connect is the story, not that its SYN was answered: the row of that end follows.
+        if other.as_ref().is_some_and(|other| matches!(other.event.what, What::ConnectFailed(_))) {
+            return Ok(());
+        }
         // The row of the other end, right before, has both names.
         if other.is_some() && connection.is_some() && *connection == self.both_ends {
             self.both_ends = None;
@@ -108,10 +112,11 @@ fn why(cause: &Cause) -> String {
 
 /// Both ends, as far as they have names.
 fn names(local: &Owner, arrow: &str, other: Option<&Owner>) -> String {
+    let local = who(local);
     match other.map(who) {
-        None => who(local),
-        Some(peer) if peer.is_empty() => who(local),
-        Some(peer) => format!("{} {arrow} {peer}", who(local)),
+        Some(peer) if !peer.is_empty() && local.is_empty() => format!("? {arrow} {peer}"),
+        Some(peer) if !peer.is_empty() => format!("{local} {arrow} {peer}"),
+        _ => local,
     }
 }
 
@@ -169,6 +174,19 @@ mod tests {
         let owner =
             Owner { process: Some(Process { pid: 7, comm: "\x1b[2Jevil".to_owned(), exe: None }), ..Owner::default() };
         assert_eq!(who(&owner), "?[2Jevil(7)");
+    }
+
+    #[test]
+    fn both_ends_are_named_as_far_as_they_are_known() {
+        let process = |comm: &str| Owner {
+            process: Some(Process { pid: 7, comm: comm.to_owned(), exe: None }),
+            ..Owner::default()
+        };
+        let (node, envoy, nobody) = (process("node"), process("envoy"), Owner::default());
+        assert_eq!(names(&node, "→", Some(&envoy)), "node(7) → envoy(7)");
+        assert_eq!(names(&nobody, "→", Some(&envoy)), "? → envoy(7)");
+        assert_eq!(names(&node, "→", Some(&nobody)), "node(7)");
+        assert_eq!(names(&node, "→", None), "node(7)");
     }
 
     #[test]
