@@ -4,8 +4,9 @@
 //! a reset that it received on its other side, an idle limit that was due, a peer that had left.
 
 use super::{
-    CLOSE_NOTIFY_BYTES, Context, closed_while_busy, idle, long_idle, moment, peer_name, received, say,
-    sent::EARLY_RESPONSE_ADVICE, short, two_ticks,
+    CLOSE_NOTIFY_BYTES, Context, closed_while_busy,
+    exchange::{EARLY_RESPONSE_ADVICE, benign_if_only_a_check, still_reads},
+    idle, long_idle, moment, peer_name, say, short, two_ticks,
 };
 use crate::{
     diagnosis::{
@@ -100,37 +101,6 @@ fn passed_on(event: &Event, context: &Context<'_>, who: &str) -> Option<Cause> {
     Some(cause.with("other_side", Some(reset.peer.clone())))
 }
 
-/// A connection that was opened and closed within `long_idle` without a byte either way lost nobody anything: a health
-/// check. `ended_ago` is how long before the event it was over. An older one may have waited in vain for a greeting.
-pub fn benign_if_only_a_check(mut cause: Cause, event: &Event, ended_ago: Millis) -> Cause {
-    let lived = event.age.filter(|age| !age.is_minimum).map(|age| age.millis.0 - ended_ago.0);
-    let nothing = |bytes: Option<u64>| bytes == Some(0);
-    // Of a server, what it sent too late to a client that asked nothing does not count.
-    let silent = match event.role {
-        Role::Client => nothing(event.tcp.bytes_sent),
-        Role::Server => nothing(event.tcp.bytes_received),
-        Role::Unknown => false,
-    };
-    if silent && lived.is_some_and(|lived| lived < long_idle(event)) {
-        cause.benign = true;
-        cause = cause.with("looks_like_health_check", Some(true));
-    }
-    cause
-}
-
-/// For how long one side had had the last word: data went its way `said` and the other way `replied` before, and nothing
-/// may ever have come back (`reply_bytes`). `None` if the other side spoke last, or both within two ticks.
-pub fn unanswered(
-    event: &Event,
-    said: Option<Millis>,
-    replied: Option<Millis>,
-    reply_bytes: Option<u64>,
-) -> Option<Millis> {
-    let said = said?;
-    let last = reply_bytes == Some(0) || replied.is_some_and(|replied| replied.0 - said.0 > two_ticks(event));
-    last.then_some(said)
-}
-
 /// The peer had left, or a connect for it failed: whichever came first is why.
 fn because_of_another_connection(event: &Event, context: &Context<'_>, who: &str, unread: u32) -> Option<Cause> {
     let connect = context.recent.failed_connect(event);
@@ -186,7 +156,7 @@ fn client_left(event: &Event, context: &Context<'_>, who: &str, unread: u32) -> 
     let asked = event.tcp.bytes_received.unwrap_or(0) > 0;
     let unanswered = asked && (event.tcp.bytes_sent == Some(0) || tx.0 - rx.0 > two_ticks(event));
     // It only shut its sending side and is here to prove it.
-    if context.receiver.is_some_and(received::still_reads) {
+    if context.receiver.is_some_and(still_reads) {
         return None;
     }
     if event.role != Role::Server || (unread == 0 && unsent == 0 && unacked == 0 && !unanswered) {

@@ -1,11 +1,13 @@
 //! What an event shows: the rules, first match wins.
 //!
 //! One file per side of the story: [`sent`] for the end that sent the RST ([`closing`] if a close() did), [`received`] for
-//! the one that got it, [`connect`] and [`timeout`] for what fails without one. Limits come from what the kernel knows (the length of a tick,
-//! the round-trip time, learned idle limits), not from milliseconds that fitted one machine.
+//! the one that got it, [`connect`] and [`timeout`] for what fails without one; [`exchange`] has what both ends observe alike.
+//! Limits come from what the kernel knows (the length of a tick, the round-trip time, learned idle limits), not from
+//! milliseconds that fitted one machine.
 
 pub mod closing;
 pub mod connect;
+pub mod exchange;
 pub mod idle;
 pub mod received;
 pub mod sent;

@@ -1,8 +1,9 @@
 //! Resets that this host received.
 
 use super::{
-    CLOSE_NOTIFY_BYTES, Context, closed_while_busy, closing, idle, long_idle, moment, peer_name, round, say, sent,
-    short, two_ticks, unknown,
+    CLOSE_NOTIFY_BYTES, Context, closed_while_busy,
+    exchange::{EARLY_RESPONSE_ADVICE, benign_if_only_a_check, still_reads, unanswered},
+    idle, long_idle, moment, peer_name, round, say, short, two_ticks, unknown,
 };
 use crate::{
     diagnosis::{
@@ -78,14 +79,6 @@ fn by_itself(event: &Event, context: &Context<'_>) -> Cause {
     }
 }
 
-/// Only our sending side is shut, and the application still holds the socket: it waits for what the peer has to say.
-pub fn still_reads(event: &Event) -> bool {
-    let facts = &event.facts;
-    facts.shutdown == Some("send")
-        && facts.has_file == Some(true)
-        && !matches!(&facts.first_fin, Some(fin) if fin.by == "peer")
-}
-
 /// We had closed, or both had: the RST ends nothing any more.
 fn aftermath(event: &Event) -> Cause {
     let ago = event.facts.first_fin.as_ref().map_or_else(String::new, |fin| format!(" {} before", say(fin.ms_ago)));
@@ -106,7 +99,7 @@ fn aborted_before_accept(event: &Event) -> Cause {
         "A health check, or a client that gave up: if it happens often the server accepts too slowly.",
     )
     .with("age_ms", event.age.map(|age| age.millis));
-    closing::benign_if_only_a_check(cause, event, Millis(0.0))
+    benign_if_only_a_check(cause, event, Millis(0.0))
 }
 
 /// The peer's FIN had come. Whether the RST was made by a live socket tells what happened to what we sent after it.
@@ -197,10 +190,10 @@ fn client_gone(event: &Event, context: &Context<'_>, confidence: Confidence, ago
             "A health check does so; a client that waits for the server's greeting gave up too early.",
         )
         .with("client_closed_ms_ago", fin.map(|fin| fin.ms_ago));
-        return closing::benign_if_only_a_check(cause, event, fin.map_or(Millis(0.0), |fin| fin.ms_ago));
+        return benign_if_only_a_check(cause, event, fin.map_or(Millis(0.0), |fin| fin.ms_ago));
     }
     // What the client sent last was not answered when its FIN came: so long had it been waiting.
-    let waited = fin.and_then(|fin| closing::unanswered(event, fin.idle_rx_ms, fin.idle_tx_ms, None));
+    let waited = fin.and_then(|fin| unanswered(event, fin.idle_rx_ms, fin.idle_tx_ms, None));
     let waited = waited.or_else(|| fin.filter(|_| event.tcp.bytes_acked == Some(0)).and_then(|fin| fin.idle_rx_ms));
     let text = waited.map_or_else(String::new, |waited| format!(", after {} of waiting", say(waited)));
     let cause = Cause::new(
@@ -285,7 +278,7 @@ fn before_the_request_was_sent(event: &Event) -> Option<Cause> {
                 event.peer,
                 say(fin.ms_ago)
             ),
-            sent::EARLY_RESPONSE_ADVICE,
+            EARLY_RESPONSE_ADVICE,
         )
         .with("first_fin_ms_ago", Some(fin.ms_ago))
         .with("unsent_bytes", event.facts.unsent_bytes),
@@ -389,11 +382,7 @@ fn while_established(event: &Event, context: &Context<'_>) -> Cause {
         .with("round_ms", round)
         .with("bytes_received", event.tcp.bytes_received);
         // What a server sends first is no request.
-        return if event.role == Role::Server {
-            closing::benign_if_only_a_check(cause, event, Millis(0.0))
-        } else {
-            cause
-        };
+        return if event.role == Role::Server { benign_if_only_a_check(cause, event, Millis(0.0)) } else { cause };
     }
     let cause = Cause::new(
         Code::PeerAbortedIdle,
@@ -406,7 +395,7 @@ fn while_established(event: &Event, context: &Context<'_>) -> Cause {
         "Its application, its proxy or an administrator ended it: harmless if the next use opens a new connection.",
     )
     .with("idle_ms", event.idle.either());
-    if event.role == Role::Server { closing::benign_if_only_a_check(cause, event, Millis(0.0)) } else { cause }
+    if event.role == Role::Server { benign_if_only_a_check(cause, event, Millis(0.0)) } else { cause }
 }
 
 /// Whether the last thing the peer sent was an ACK without data, at most a delayed ACK's time after its last data. It then

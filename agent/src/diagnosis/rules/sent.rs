@@ -1,8 +1,9 @@
 //! Resets that this host sent.
 
 use super::{
-    CLOSE_NOTIFY_BYTES, Context, closed_while_busy, closing, idle, local_name, long_idle, peer_name, say, short,
-    unknown,
+    CLOSE_NOTIFY_BYTES, Context, closed_while_busy, closing,
+    exchange::{EARLY_RESPONSE_ADVICE, benign_if_only_a_check, unanswered},
+    idle, local_name, long_idle, peer_name, say, short, unknown,
 };
 use crate::{
     diagnosis::{
@@ -16,10 +17,6 @@ use crate::{
         facts::{Actor, FirstFin},
     },
 };
-
-/// What to do about an answer that came before the whole request.
-pub const EARLY_RESPONSE_ADVICE: &str =
-    "Often an error answer (413, 401) to an upload: let the server read the rest before it closes.";
 
 /// Why a reset was sent.
 #[must_use]
@@ -265,10 +262,10 @@ fn client_gone(event: &Event, fin: &FirstFin, context: &Context<'_>) -> Cause {
             "A health check does so; a client that waits for the server's greeting gave up too early.",
         )
         .with("first_fin_ms_ago", Some(fin.ms_ago));
-        return closing::benign_if_only_a_check(cause, event, fin.ms_ago);
+        return benign_if_only_a_check(cause, event, fin.ms_ago);
     }
-    let waited = closing::unanswered(event, fin.idle_tx_ms, fin.idle_rx_ms, event.tcp.bytes_received);
-    let at_rest = closing::unanswered(event, fin.idle_rx_ms, fin.idle_tx_ms, None).filter(|_| waited.is_none());
+    let waited = unanswered(event, fin.idle_tx_ms, fin.idle_rx_ms, event.tcp.bytes_received);
+    let at_rest = unanswered(event, fin.idle_rx_ms, fin.idle_tx_ms, None).filter(|_| waited.is_none());
     let text = match (waited, fin.idle()) {
         (Some(waited), _) => format!(", having waited {} for an answer", say(waited)),
         (None, Some(idle)) => format!(" {} after the last data", say(idle)),
