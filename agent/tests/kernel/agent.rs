@@ -21,6 +21,11 @@ use crate::{netns::Netns, schema};
 /// Whether this machine is an emulated one: 20 to 30 times slower, so that tests make less load and wait longer.
 static SLOW: LazyLock<bool> = LazyLock::new(|| std::env::var_os("RSTSCOPE_SLOW_MACHINE").is_some());
 
+/// See [`SLOW`].
+pub fn is_slow() -> bool {
+    *SLOW
+}
+
 /// How long to wait for a line before the test fails.
 pub fn patience() -> Duration {
     Duration::from_secs(if *SLOW { 120 } else { 20 })

@@ -310,8 +310,9 @@ fn connection_unknown() {
         cause(&sent, "connection_unknown", "likely");
     }
     let received = agent.reset(&netns, "received", client_port);
-    // The later the answer, the less sure that it answered this: two ticks here, more on an emulated machine.
-    let at_once = number(&received, "/idle/tx_ms") <= 8.0;
+    // The later the answer, the less sure that it answered this: a moment here, more on an emulated machine.
+    let moment = TWO_TICKS_MS + 4.0 * number(&received, "/tcp/srtt_ms");
+    let at_once = number(&received, "/idle/tx_ms") <= moment;
     cause(&received, "connection_unknown_at_peer", if at_once { "likely" } else { "possible" });
 }
 
