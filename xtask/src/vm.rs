@@ -71,6 +71,9 @@ pub fn perform(options: &Vm) -> Result<()> {
     eprintln!("\n{}", job::TABLE_HEADER);
     for (job, outcome) in &results {
         eprintln!("{}", job.table_line(outcome));
+        for name in outcome.repeated() {
+            eprintln!("       failed once and was played again: {name}");
+        }
     }
     if failed.is_empty() {
         return Ok(());

@@ -11,7 +11,7 @@ pub struct Times(Arc<Mutex<Vec<(&'static str, Duration)>>>);
 
 impl Times {
     /// Runs a test and notes its time, however it ends.
-    pub fn measure(&self, name: &'static str, test: fn()) {
+    pub fn measure(&self, name: &'static str, test: impl FnOnce()) {
         let _timer = Timer { times: self, name, start: Instant::now() };
         test();
     }

@@ -16,7 +16,8 @@ use super::{
 };
 
 /// The table's first line, for [`Job::table_line`].
-pub const TABLE_HEADER: &str = "kernel hooks      release                         result  passed failed seconds";
+pub const TABLE_HEADER: &str =
+    "kernel hooks      release                         result  passed failed repeated seconds";
 
 /// What the test program calls the cases that need a machine which has just started.
 const AFTER_BOOT: &str = "--ignored";
@@ -71,13 +72,14 @@ impl<'a> Job<'a> {
     /// The result, below [`TABLE_HEADER`].
     pub fn table_line(&self, outcome: &Outcome) -> String {
         format!(
-            "{:6} {:10} {:31} {:7} {:6} {:6} {:7.0}",
+            "{:6} {:10} {:31} {:7} {:6} {:6} {:8} {:7.0}",
             self.kernel.kernel.name,
             self.tests_name(),
             self.kernel.release,
             if outcome.complaint().is_none() { "passed" } else { "FAILED" },
             outcome.count("passed"),
             outcome.count("failed"),
+            outcome.repeated().len(),
             outcome.taken.as_secs_f64()
         )
     }

@@ -50,6 +50,11 @@ impl Outcome {
         }
     }
 
+    /// The tests that failed once and were played again.
+    pub fn repeated(&self) -> Vec<&str> {
+        self.output.lines().filter_map(|line| line.trim().strip_prefix("repeated: ")).collect()
+    }
+
     /// How many tests the output says ended in this way.
     pub fn count(&self, how: &str) -> usize {
         let results = self.output.lines().find_map(|line| line.trim().strip_prefix("test result: "));
@@ -111,10 +116,13 @@ mod tests {
 
     #[test]
     fn results_are_counted() {
-        let output = "test a ... ok\n\ntest result: FAILED. 57 passed; 2 failed; 1 ignored; 0 measured\n".to_owned();
+        let output =
+            "test a ... \nrepeated: a\nok\n\ntest result: FAILED. 57 passed; 2 failed; 1 ignored; 0 measured\n"
+                .to_owned();
         let outcome =
             Outcome { output, console: String::new(), verdict: None, taken: Duration::ZERO, timed_out: false };
         assert_eq!((outcome.count("passed"), outcome.count("failed")), (57, 2));
+        assert_eq!(outcome.repeated(), ["a"]);
         assert!(outcome.complaint().is_some());
     }
 }
