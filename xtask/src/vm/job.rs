@@ -41,11 +41,12 @@ pub struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    /// Every guest. Where flavours or a filter are given, the tests after boot are left out, unless the filter is what
+    /// Every guest. With only forced flavours, or a filter, the tests after boot are left out, unless the filter is what
     /// asks for them: `-- --ignored`.
     pub fn all(kernels: &'a [Unpacked], flavours: &[Flavour], filter: &[String]) -> Vec<Self> {
         let only_after_boot = filter.iter().any(|word| word == AFTER_BOOT);
-        let after_boot = only_after_boot || (flavours.is_empty() && filter.is_empty());
+        let after_boot =
+            only_after_boot || (filter.is_empty() && (flavours.is_empty() || flavours.contains(&Flavour::Auto)));
         let flavours = if flavours.is_empty() { Flavour::value_variants() } else { flavours };
         let mut jobs = Vec::new();
         for kernel in kernels {
