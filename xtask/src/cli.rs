@@ -193,12 +193,12 @@ pub enum IncidentPart {
     Provider(ProviderPart),
 }
 
-/// Options of the process that plays a story.
+/// What a process of its own plays, a story or a case.
 #[derive(Debug, Args)]
-pub struct StoryPart {
-    /// The story's full name
+pub struct Play {
+    /// Its full name
     pub name: String,
-    /// The network namespace that is not the story's
+    /// The network namespace that is not its own
     #[arg(long, value_name = "INODE")]
     pub outside: u64,
     /// The rstscope to ask
@@ -207,6 +207,14 @@ pub struct StoryPart {
     /// The folder of the installed programs
     #[arg(long)]
     pub programs: PathBuf,
+}
+
+/// Options of the process that plays a story.
+#[derive(Debug, Args)]
+pub struct StoryPart {
+    /// What it plays.
+    #[command(flatten)]
+    pub play: Play,
     /// Not scaled down
     #[arg(long)]
     pub full: bool,
@@ -257,17 +265,9 @@ pub enum ContainerPart {
 /// Options of the processes of a case.
 #[derive(Debug, Args)]
 pub struct CasePart {
-    /// The case's full name
-    pub name: String,
-    /// The network namespace that is not the case's
-    #[arg(long, value_name = "INODE")]
-    pub outside: u64,
-    /// The rstscope to ask
-    #[arg(long)]
-    pub rstscope: PathBuf,
-    /// The folder of the unpacked programs
-    #[arg(long)]
-    pub programs: PathBuf,
+    /// What it plays.
+    #[command(flatten)]
+    pub play: Play,
     /// The cgroup of everything the case starts
     #[arg(long)]
     pub top: Option<String>,

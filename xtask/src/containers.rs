@@ -19,7 +19,7 @@ mod server;
 
 use std::{fs, process::Stdio, time::Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::{
     cargo, child,
@@ -27,11 +27,11 @@ use crate::{
     incidents::{
         network,
         programs::debian,
-        verdict::{Layer, Verdict},
+        verdict::{Layer, Verdict, summarise},
     },
     setup::{self, Scope},
 };
-use cases::{CASES, Case};
+use cases::CASES;
 
 /// Unpacks what is missing, plays the cases and sums up.
 pub fn perform(options: &Containers) -> Result<()> {
@@ -77,9 +77,9 @@ pub fn perform(options: &Containers) -> Result<()> {
             verdict.problem(Layer::Facts, &format!("the case's process failed ({}), see above", output.status), None);
             verdict
         };
-        played.push((case, verdict, start.elapsed()));
+        played.push((case.name, verdict, start.elapsed()));
     }
-    summarise(&played)
+    summarise("containers", "case", "named", CASES.len(), &played)
 }
 
 /// Becomes one of the processes of a case.
@@ -89,23 +89,4 @@ pub fn play_part(part: ContainerPart) -> Result<()> {
         ContainerPart::Inside(options) => inside::play(&options),
         ContainerPart::Server { port } => server::serve(port),
     }
-}
-
-fn summarise(played: &[(&Case, Verdict, std::time::Duration)]) -> Result<()> {
-    let failed: Vec<_> = played.iter().filter(|(_, verdict, _)| !verdict.passed()).collect();
-    for (case, verdict, _) in &failed {
-        println!("\n== {}\n{}", case.name, verdict.explanation().trim_end());
-    }
-    println!("\n{:24} {:12} {:>8}  named", "case", "result", "seconds");
-    for (case, verdict, taken) in played {
-        let row =
-            format!("{:24} {:12} {:8.1}  {}", case.name, verdict.result(), taken.as_secs_f64(), verdict.numbers());
-        println!("{}", row.trim_end());
-    }
-    let passed = played.len() - failed.len();
-    println!("{passed} passed, {} failed, {} skipped", failed.len(), CASES.len() - played.len());
-    if let [(first, ..), ..] = failed[..] {
-        bail!("to play one of them again: `cargo xtask containers {}`", first.name);
-    }
-    Ok(())
 }

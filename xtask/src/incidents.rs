@@ -38,7 +38,7 @@ use crate::{
     setup::{self, Scope},
 };
 use stories::{STORIES, Story};
-use verdict::{Layer, Verdict};
+use verdict::{Layer, Verdict, summarise};
 
 /// How many stories are played at once: each has a network, a cgroup and an agent of its own, and they mostly wait for
 /// timeouts. What is late on a busy machine each measures itself.
@@ -63,14 +63,14 @@ pub fn perform(options: &Incidents) -> Result<()> {
     }
     let rstscope = cargo::build_rstscope(false)?;
     let played = play_all(&chosen, |story| play(story, &rstscope, &folder, options.full))?;
-    summarise(&played)
+    summarise("incidents", "story", "measured", STORIES.len(), &played)
 }
 
 /// Some of them at a time, in their order.
 fn play_all(
     stories: &[&'static Story],
     play: impl Fn(&Story) -> Result<Verdict> + Sync,
-) -> Result<Vec<(&'static Story, Verdict, Duration)>> {
+) -> Result<Vec<(&'static str, Verdict, Duration)>> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut played = Vec::new();
@@ -82,7 +82,7 @@ fn play_all(
             let verdict = play(story)?;
             let said: String = verdict.said().iter().map(|sentence| format!("             {sentence}\n")).collect();
             eprint!("      Played {}\n{said}", story.name);
-            played.push((index, (story, verdict, start.elapsed())));
+            played.push((index, (story.name, verdict, start.elapsed())));
         }
     };
     let mut played = thread::scope(|scope| {
@@ -126,23 +126,4 @@ fn play(story: &Story, rstscope: &Path, programs: &Path, full: bool) -> Result<V
     let mut verdict = Verdict::default();
     verdict.problem(Layer::Facts, &format!("the story's process failed ({}), see above", output.status), None);
     Ok(verdict)
-}
-
-fn summarise(played: &[(&Story, Verdict, Duration)]) -> Result<()> {
-    let failed: Vec<_> = played.iter().filter(|(_, verdict, _)| !verdict.passed()).collect();
-    for (story, verdict, _) in &failed {
-        println!("\n== {}\n{}", story.name, verdict.explanation().trim_end());
-    }
-    println!("\n{:24} {:12} {:>8}  measured", "story", "result", "seconds");
-    for (story, verdict, taken) in played {
-        let row =
-            format!("{:24} {:12} {:8.1}  {}", story.name, verdict.result(), taken.as_secs_f64(), verdict.numbers());
-        println!("{}", row.trim_end());
-    }
-    let passed = played.len() - failed.len();
-    println!("{passed} passed, {} failed, {} skipped", failed.len(), STORIES.len() - played.len());
-    if let [(first, ..), ..] = failed[..] {
-        bail!("to play one of them again: `cargo xtask incidents {}`", first.name);
-    }
-    Ok(())
 }

@@ -17,7 +17,7 @@ use crate::{
     attribution::Attributor,
     kernel::{
         attach::Attached,
-        plan::{Flavour, Hook, Refusal},
+        plan::Flavour,
         preflight::{self, Check, Found, Status},
         tracer::{self, Options, Tracer},
     },
@@ -30,15 +30,7 @@ struct Report {
     version: &'static str,
     checks: Vec<Check>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    plan: Option<PlanReport>,
-}
-
-/// What was attached for a moment, and what not.
-#[derive(Serialize)]
-struct PlanReport {
-    hooks: Vec<Hook>,
-    unseen: Vec<String>,
-    refused: Vec<Refusal>,
+    plan: Option<Attached>,
 }
 
 /// Runs `doctor`: exit code 0 only if `trace` would work.
@@ -70,7 +62,7 @@ fn examine(tuning: &Tuning) -> Result<Report> {
     if let Some(found) = found {
         let (check, attached) = trial(found, tuning)?;
         checks.push(check);
-        plan = attached.map(|Attached { hooks, unseen, refused }| PlanReport { hooks, unseen, refused });
+        plan = attached;
     }
     checks.push(proc(tuning));
     checks.extend(places(tuning));

@@ -53,7 +53,7 @@ impl RecentlyEnded {
     /// The reset that ended the connection for which `event` is another answer, a moment before or after.
     #[must_use]
     pub fn before(&self, event: &Event) -> Option<&Sent> {
-        if event.what != What::ResetSent || event.socket == Socket::Full {
+        if event.what != What::ResetSent || event.socket == Socket::Full || opens_another(event) {
             return None;
         }
         // Where there was no socket the namespace is not always known.
@@ -65,6 +65,12 @@ impl RecentlyEnded {
         });
         found.map(|ended| &ended.sent)
     }
+}
+
+/// A SYN begins a connection: whoever had the same ends before has nothing to do with it. (In a scan there is nothing to
+/// look for, either.)
+fn opens_another(event: &Event) -> bool {
+    event.facts.segment.as_ref().is_some_and(|segment| segment.flags.split(',').any(|flag| flag == "SYN"))
 }
 
 /// The cause of such another answer.
@@ -85,8 +91,6 @@ mod tests {
     use agent_common::{
         connection::{Tuple, facts_flag},
         event::{Event as Record, Segment, flag, kind, socket},
-        layout::{Location, MEMBERS},
-        settings::Settings,
         tcp::{flag as tcp_flag, state},
     };
 
@@ -96,11 +100,7 @@ mod tests {
     };
 
     fn decode(record: &Record) -> Event {
-        let mut locations = Settings::EMPTY.locations;
-        for (index, place) in locations.iter_mut().enumerate().take(MEMBERS.len()) {
-            *place = Location::new(index as u32 * 8, 0).unwrap();
-        }
-        Decoder { hz: 250, locations, reasons: std::collections::HashMap::new() }.decode(record, 0)
+        Decoder::of_a_whole_kernel(&[]).decode(record, 0)
     }
 
     fn server() -> Tuple {
@@ -194,6 +194,9 @@ mod tests {
         assert_eq!(codes(&[answer(ms)]), [Code::ConnectionUnknown]);
         let late = codes(&[close(ms), answer(300 * ms)]);
         assert_eq!(late, [Code::ClosedWithUnreadData, Code::ConnectionUnknown]);
+        let mut syn = answer(2 * ms);
+        (syn.socket, syn.segment.flags) = (socket::NONE, tcp_flag::SYN);
+        assert!(codes(&[close(ms), syn]).contains(&Code::PortClosed), "a new connection with the same ends");
         let mut other = close(ms);
         other.tuple.peer_port += 1;
         assert!(codes(&[other, answer(2 * ms)]).contains(&Code::ConnectionUnknown));

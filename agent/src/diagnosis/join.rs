@@ -207,8 +207,6 @@ mod tests {
     use agent_common::{
         connection::{Tuple, mapped},
         event::{Event as Record, Segment, flag, kind, socket},
-        layout::{Location, MEMBERS},
-        settings::Settings,
         tcp::state,
     };
 
@@ -216,11 +214,7 @@ mod tests {
     use crate::event::decode::Decoder;
 
     fn decode(record: &Record) -> Event {
-        let mut locations = Settings::EMPTY.locations;
-        for (index, place) in locations.iter_mut().enumerate().take(MEMBERS.len()) {
-            *place = Location::new(index as u32 * 8, 0).unwrap();
-        }
-        Decoder { hz: 250, locations, reasons: HashMap::new() }.decode(record, 0)
+        Decoder::of_a_whole_kernel(&[]).decode(record, 0)
     }
 
     fn end(what: u8, send_next: u32, receive_next: u32, boot_ns: u64) -> Record {

@@ -194,20 +194,33 @@ pub fn merge_into_answer(received: &Record, answer: &mut Record) {
 }
 
 #[cfg(test)]
+impl Decoder {
+    /// For tests: a kernel of 250 Hz that has every member, and these reasons.
+    pub fn of_a_whole_kernel(reasons: &[(u32, &str)]) -> Self {
+        use agent_common::{
+            layout::{Location, MEMBERS},
+            settings::Settings,
+        };
+        let mut locations = Settings::EMPTY.locations;
+        for (index, place) in locations.iter_mut().enumerate().take(MEMBERS.len()) {
+            *place = Location::new(index as u32 * 8, 0).unwrap();
+        }
+        let reasons = reasons.iter().map(|&(value, name)| (value, name.to_owned())).collect();
+        Self { hz: 250, locations, reasons }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use agent_common::{
         connection::{Connection, SocketCgroups, Task, mapped},
-        layout::{Location, MEMBERS},
+        layout::Location,
     };
 
     use super::*;
 
     fn decoder() -> Decoder {
-        let mut locations = agent_common::settings::Settings::EMPTY.locations;
-        for (index, place) in locations.iter_mut().enumerate().take(MEMBERS.len()) {
-            *place = Location::new(index as u32 * 8, 0).unwrap();
-        }
-        Decoder { hz: 250, locations, reasons: HashMap::from([(11, "TCP_ABORT_ON_CLOSE".to_owned())]) }
+        Decoder::of_a_whole_kernel(&[(11, "TCP_ABORT_ON_CLOSE")])
     }
 
     fn record() -> Record {

@@ -4,6 +4,7 @@ use std::{os::fd::AsFd, path::Path};
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::{Btf, Ebpf, programs::Program};
+use serde::Serialize;
 
 use super::{
     losses,
@@ -12,7 +13,7 @@ use super::{
 };
 
 /// What came of a [`Plan`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Attached {
     /// The programs that are attached.
     pub hooks: Vec<Hook>,

@@ -42,9 +42,9 @@ const CONTAINER_NAME: &str = "server";
 
 /// Plays a case and prints the verdict.
 pub fn play(options: &CasePart) -> Result<()> {
-    let case = cases::named(&options.name)?;
+    let case = cases::named(&options.play.name)?;
     let namespace = network::own_namespace()?;
-    if namespace == options.outside {
+    if namespace == options.play.outside {
         bail!("a case changes the network it runs in: `cargo xtask containers` gives it one of its own");
     }
     let top =
@@ -77,12 +77,13 @@ fn name(
     fs::create_dir_all(&log).with_context(|| format!("cannot make the folder {}", log.display()))?;
     let cgroup = case.cgroup.replace("{uid_}", &uid.replace('-', "_")).replace("{uid}", &uid).replace("{id}", &id);
 
-    let rstscope = case.agent.program(&options.rstscope, folder)?;
+    let rstscope = case.agent.program(&options.play.rstscope, folder)?;
     let logs = logs.display().to_string();
     let mut agent = Agent::start(&rstscope, namespace, &["--pod-logs", &logs, "--node", "node-7"])?;
     // After the agent: it has to notice the container.
     let root = image::make(folder)?;
-    let task = Task { programs: &options.programs, folder, root: &root, top, cgroup: &cgroup, id: &id, port: PORT };
+    let task =
+        Task { programs: &options.play.programs, folder, root: &root, top, cgroup: &cgroup, id: &id, port: PORT };
     let container = case.engine.start(&task)?;
 
     let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).context("cannot connect into the container")?;

@@ -32,8 +32,8 @@ pub fn play(options: &CasePart) -> Result<()> {
     let xtask = std::env::current_exe().context("xtask has no path")?;
     let mut command = Command::new("timeout");
     command.args(["--foreground", "--kill-after=5", LIMIT, "unshare", "--net", "--mount", "--"]).arg(xtask);
-    command.args(["container-part", "inside", &options.name, "--outside", &options.outside.to_string()]);
-    command.arg("--rstscope").arg(&options.rstscope).arg("--programs").arg(&options.programs);
+    command.args(["container-part", "inside", &options.play.name, "--outside", &options.play.outside.to_string()]);
+    command.arg("--rstscope").arg(&options.play.rstscope).arg("--programs").arg(&options.play.programs);
     command.arg("--top").arg(&top.name).arg("--folder").arg(&folder.0);
     let status = command.stdin(Stdio::null()).status().context("cannot run `timeout` (coreutils)")?;
     if !status.success() {

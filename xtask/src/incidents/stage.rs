@@ -47,9 +47,9 @@ impl Stage {
 
 /// Plays a story and prints the verdict.
 pub fn play(options: &StoryPart) -> Result<()> {
-    let story = stories::named(&options.name)?;
+    let story = stories::named(&options.play.name)?;
     let namespace = network::own_namespace()?;
-    if namespace == options.outside {
+    if namespace == options.play.outside {
         bail!("a story changes the network it runs in: `cargo xtask incidents` gives it one of its own");
     }
     let folder = Scratch::new()?;
@@ -57,11 +57,11 @@ pub fn play(options: &StoryPart) -> Result<()> {
     watch(limit, folder.0.clone());
     network::raise_loopback()?;
     let mut stage = Stage {
-        agent: Agent::start(&options.rstscope, namespace, &[])?,
-        rstscope: options.rstscope.clone(),
+        agent: Agent::start(&options.play.rstscope, namespace, &[])?,
+        rstscope: options.play.rstscope.clone(),
         namespace,
         verdict: Verdict::default(),
-        programs: Programs::below(options.programs.clone()),
+        programs: Programs::below(options.play.programs.clone()),
         folder: folder.0.clone(),
         full: options.full,
     };

@@ -1,8 +1,8 @@
 //! What a story found: what it measured, and where rstscope said something else than what had happened.
 
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 /// The kernel stamps a socket in ticks. Two of them at HZ 250.
@@ -193,6 +193,32 @@ fn holds(value: &Value, range: &RangeInclusive<f64>) -> bool {
         Value::Object(values) => values.values().any(|value| holds(value, range)),
         _ => false,
     }
+}
+
+/// Prints what failed and why, a table of all that was played of `total` stories or cases (`kind`), with what each measured or
+/// named (`last`), and fails if one did; `command` plays it again.
+pub fn summarise(
+    command: &str,
+    kind: &str,
+    last: &str,
+    total: usize,
+    played: &[(&str, Verdict, Duration)],
+) -> Result<()> {
+    let failed: Vec<_> = played.iter().filter(|(_, verdict, _)| !verdict.passed()).collect();
+    for (name, verdict, _) in &failed {
+        println!("\n== {name}\n{}", verdict.explanation().trim_end());
+    }
+    println!("\n{kind:24} {:12} {:>8}  {last}", "result", "seconds");
+    for (name, verdict, taken) in played {
+        let row = format!("{name:24} {:12} {:8.1}  {}", verdict.result(), taken.as_secs_f64(), verdict.numbers());
+        println!("{}", row.trim_end());
+    }
+    let passed = played.len() - failed.len();
+    println!("{passed} passed, {} failed, {} skipped", failed.len(), total - played.len());
+    if let [(first, ..), ..] = failed[..] {
+        bail!("to play one of them again: `cargo xtask {command} {first}`");
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -10,8 +10,6 @@ mod sent;
 use agent_common::{
     connection::{connection_flag, facts_flag, first_fin, role},
     event::{Event as Record, Segment, flag, kind, socket},
-    layout::{Location, MEMBERS},
-    settings::Settings,
     tcp::{flag as tcp_flag, sock_flag, state},
 };
 
@@ -90,12 +88,7 @@ fn decoded(change: impl FnOnce(&mut Record)) -> Event {
     record.facts.bytes_received = 100;
     record.facts.bytes_sent = 100;
     change(&mut record);
-    let mut locations = Settings::EMPTY.locations;
-    for (index, place) in locations.iter_mut().enumerate().take(MEMBERS.len()) {
-        *place = Location::new(index as u32 * 8, 0).unwrap();
-    }
-    let decoder = Decoder { hz: 250, locations, reasons: REASONS.map(|(value, name)| (value, name.to_owned())).into() };
-    decoder.decode(&record, 0)
+    Decoder::of_a_whole_kernel(&REASONS).decode(&record, 0)
 }
 
 fn sent(reason: u32, change: impl FnOnce(&mut Record)) -> Cause {
