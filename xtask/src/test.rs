@@ -14,7 +14,7 @@ use crate::{
     ebpf::{ObjectBuild, TARGET_FOLDER, Tools},
     incidents,
     setup::{self, Scope},
-    vm::{self, flavour::Flavour},
+    vm,
 };
 
 /// Runs the steps until one fails, and sums up.
@@ -56,14 +56,7 @@ fn check(step: Step, options: &Test, tools: &Tools) -> Result<()> {
         Step::Doc => documentation(),
         Step::Unit => unit_tests(&options.filter),
         Step::Kernel => kernel_tests(options),
-        // With the hooks that the agent chooses by itself; `cargo xtask vm` alone plays those that are forced as well, which
-        // takes three times as long.
-        Step::Vm => vm::perform(&Vm {
-            release: options.release,
-            filter: options.filter.clone(),
-            flavours: vec![Flavour::Auto],
-            ..Vm::default()
-        }),
+        Step::Vm => vm::perform(&Vm { release: options.release, filter: options.filter.clone(), ..Vm::default() }),
         Step::Incidents => incidents::perform(&Incidents::default()),
     }
 }

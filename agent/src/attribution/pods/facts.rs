@@ -1,0 +1,47 @@
+//! What one source says about one pod, in the words that every source has in common.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
+
+/// A pod as one source knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodFacts {
+    /// The uid that the pod's cgroup has: `metadata.uid`, for a static pod the annotation `kubernetes.io/config.hash`.
+    pub uid: String,
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// `spec.nodeName`.
+    pub node: Option<String>,
+    /// `status.podIPs`; none for a pod in the node's own network namespace, whose address says nothing.
+    pub addresses: Vec<IpAddr>,
+    /// What made the pod, at the top of the chain as far as it is known.
+    pub workload: Option<Workload>,
+    /// Labels on the allow-list.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations on the allow-list.
+    pub annotations: BTreeMap<String, String>,
+    /// By container id, without the runtime's prefix (`containerd://`).
+    pub containers: HashMap<String, ContainerFacts>,
+}
+
+/// A container of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerFacts {
+    /// The name in the pod's specification.
+    pub name: String,
+    /// The image as the specification names it.
+    pub image: Option<String>,
+}
+
+/// What made a pod: `Deployment`, `StatefulSet`, `DaemonSet`, `Job`, `CronJob`, or whatever kind its owner has.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct Workload {
+    /// The kind, as `ownerReferences` writes it.
+    pub kind: String,
+    /// The name.
+    pub name: String,
+}
