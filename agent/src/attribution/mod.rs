@@ -1,28 +1,32 @@
 //! Who owns a socket, from what the kernel side recorded about it.
 //!
-//! A process and a cgroup are recorded; from there everything is read on the node
-//! itself, without the API server and without a runtime's socket: the cgroup's path
-//! names container, runtime and pod uid, the kubelet's log directories name the pod,
-//! and `/proc` names the executable. Whatever cannot be read stays unknown; nothing
-//! here fails.
+//! A process and a cgroup are recorded. From there the node itself tells the rest: the cgroup's path names container,
+//! runtime and pod uid, and `/proc` names the executable. Whoever may be asked about [`pods`] names the pod. Whatever
+//! nobody tells stays unknown; nothing here fails.
 
 mod cgroup_handle;
 mod cgroup_mount;
 pub mod cgroup_path;
 mod cgroup_tree;
-mod pod_logs;
+pub mod pods;
 mod process;
 mod remembered;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::event::party::{Cgroup, Container, Owner, Pod, Process};
+use anyhow::Result;
+
+use crate::event::party::{Attribution, Cgroup, Container, Evidence, Owner, Pod, Process, Source};
 use cgroup_mount::CgroupMount;
 use cgroup_path::ContainerRef;
 use cgroup_tree::CgroupTree;
-use pod_logs::PodLogs;
+use pods::{
+    store::SOURCES,
+    workers::{Health, Sources, Workers},
+};
 use process::Processes;
+use remembered::{KEEP_NAMES, Remembered};
 
 /// What the kernel side recorded about who owns one end of a connection.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
@@ -61,20 +65,15 @@ pub struct AttributionConfig {
     pub proc_root: PathBuf,
     /// Where the host's cgroup v2 is; found if unset.
     pub cgroup_root: Option<PathBuf>,
-    /// The kubelet's pod log directory; `containers` is looked for beside it.
-    pub pod_logs: PathBuf,
+    /// Whom to ask about pods.
+    pub sources: Sources,
     /// This node's name, said of every pod found here.
     pub node: Option<String>,
 }
 
 impl Default for AttributionConfig {
     fn default() -> Self {
-        Self {
-            proc_root: PathBuf::from("/proc"),
-            cgroup_root: None,
-            pod_logs: PathBuf::from("/var/log/pods"),
-            node: None,
-        }
+        Self { proc_root: PathBuf::from("/proc"), cgroup_root: None, sources: Sources::default(), node: None }
     }
 }
 
@@ -82,7 +81,11 @@ impl Default for AttributionConfig {
 pub struct Attributor {
     processes: Processes,
     cgroups: CgroupTree,
-    pod_logs: PodLogs,
+    pods: Workers,
+    /// When a container without a name was met.
+    first_seen: Remembered<String, Instant>,
+    /// Whose name did not come in time.
+    given_up: Remembered<String, ()>,
     node: Option<String>,
     rescan_pause: Duration,
 }
@@ -94,9 +97,18 @@ const RESCAN_FACTOR: u32 = 500;
 const SHORTEST_RESCAN_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_RESCAN_PAUSE: Duration = Duration::from_secs(5);
 
+/// How long nobody waits again for a name that did not come.
+const HOPELESS: Duration = Duration::from_secs(10);
+/// Containers without a name of which something is remembered.
+const MOST_UNNAMED: usize = 4096;
+
 impl Attributor {
-    /// Walks the cgroup tree and lists the pod logs for the first time.
-    pub fn new(config: AttributionConfig) -> Self {
+    /// Walks the cgroup tree for the first time and begins to ask about pods.
+    ///
+    /// # Errors
+    ///
+    /// If there can be no thread for that.
+    pub fn new(config: AttributionConfig) -> Result<Self> {
         Self::new_at(config, Instant::now())
     }
 
@@ -128,64 +140,129 @@ impl Attributor {
         self.rescan_pause
     }
 
-    fn new_at(config: AttributionConfig, now: Instant) -> Self {
-        Self {
+    /// How each source of pods' names fares.
+    #[must_use]
+    pub fn sources(&self) -> [(Source, Health); SOURCES.len()] {
+        self.pods.health()
+    }
+
+    /// Names what can be named by now. False if a name is missing that may still come; it has been asked for.
+    pub fn complete(&mut self, owner: &mut Owner) -> bool {
+        self.name(owner, Instant::now());
+        !self.lacks_name(owner) || !self.may_come(owner)
+    }
+
+    /// The names that are missing did not come in time: for a while nobody waits for them again.
+    pub fn give_up(&mut self, owner: &Owner) {
+        let now = Instant::now();
+        if let Some(key) = key(owner) {
+            self.given_up.confirm(key.to_owned(), (), now);
+        }
+    }
+
+    fn new_at(config: AttributionConfig, now: Instant) -> Result<Self> {
+        Ok(Self {
             cgroups: CgroupTree::new(config.cgroup_root.as_deref(), &config.proc_root, now),
             processes: Processes::new(config.proc_root),
-            pod_logs: PodLogs::new(config.pod_logs, now),
+            pods: Workers::start(config.sources)?,
+            first_seen: Remembered::new(KEEP_NAMES, MOST_UNNAMED),
+            given_up: Remembered::new(HOPELESS, MOST_UNNAMED),
             node: config.node,
             rescan_pause: SHORTEST_RESCAN_PAUSE,
-        }
+        })
     }
 
     fn attribute_at(&mut self, clues: &Clues, now: Instant) -> Owner {
         let facts = clues.process.as_ref().map(|clue| self.processes.look_up(clue, now)).unwrap_or_default();
         let path = clues.cgroup.as_ref().and_then(|clue| self.cgroups.path(clue.id, now));
         let by_cgroup = path.as_deref().map(cgroup_path::parse).unwrap_or_default();
-        let found = if clues.cgroup.as_ref().is_some_and(|c| c.is_creator_only) {
-            more_telling(facts.container, by_cgroup)
+        let by_cgroup = (by_cgroup, Evidence::SocketCgroup);
+        let by_process = (facts.container, Evidence::ProcessCgroup);
+        let (found, evidence) = if clues.cgroup.as_ref().is_some_and(|c| c.is_creator_only) {
+            more_telling(by_process, by_cgroup)
         } else {
-            more_telling(by_cgroup, facts.container)
+            more_telling(by_cgroup, by_process)
         };
-
-        Owner {
+        let is_found = found.container_id.is_some() || found.pod_uid.is_some();
+        let container = found.container_id.map(|id| Container {
+            id,
+            name: None,
+            image: None,
+            runtime: found.runtime.map(str::to_owned),
+        });
+        let mut owner = Owner {
             process: clues.process.as_ref().map(|clue| Process {
                 pid: clue.pid,
                 comm: clue.comm.clone(),
                 exe: facts.exe,
             }),
+            container,
+            pod: found.pod_uid.map(|uid| Pod { uid, node: self.node.clone(), ..Pod::default() }),
+            workload: None,
             cgroup: clues.cgroup.as_ref().map(|clue| Cgroup {
                 id: clue.id,
                 path: path.as_deref().map(str::to_owned),
                 creator_only: clue.is_creator_only,
             }),
-            pod: found.pod_uid.as_deref().map(|uid| self.pod(uid, now)),
-            container: self.container(found, now),
+            attribution: is_found.then(|| Attribution { container: Some(evidence), ..Attribution::default() }),
+        };
+        self.name(&mut owner, now);
+        if self.lacks_name(&owner) {
+            self.pods.want();
         }
+        owner
     }
 
     fn rescan_at(&mut self, now: Instant) {
         self.cgroups.rescan(now);
-        self.pod_logs.rescan(now);
         self.processes.forget(now);
+        self.first_seen.forget(now);
+        self.given_up.forget(now);
     }
 
-    fn pod(&mut self, uid: &str, now: Instant) -> Pod {
-        let known = self.pod_logs.pod(uid, now);
-        let (namespace, name) = known.map(|pod| (pod.namespace, pod.name)).unzip();
-        Pod { namespace, name, uid: uid.to_owned(), node: self.node.clone() }
+    /// Puts in what is known of a pod and its container by now.
+    fn name(&mut self, owner: &mut Owner, now: Instant) {
+        let (Some(pod), Some(attribution)) = (&mut owner.pod, &mut owner.attribution) else { return };
+        if let Some((known, source)) = self.pods.store().pod(&pod.uid) {
+            pod.namespace = Some(known.namespace.clone());
+            pod.name = Some(known.name.clone());
+            pod.node = pod.node.take().or_else(|| known.node.clone());
+            pod.labels.clone_from(&known.labels);
+            pod.annotations.clone_from(&known.annotations);
+            owner.workload.clone_from(&known.workload);
+            attribution.pod = Some(source);
+        }
+        let Some(container) = &mut owner.container else { return };
+        let first_seen = match self.first_seen.get(&container.id) {
+            Some(&first_seen) => first_seen,
+            None => {
+                self.first_seen.confirm(container.id.clone(), now, now);
+                now
+            }
+        };
+        if let Some((known, source)) = self.pods.store().container(&pod.uid, &container.id, first_seen) {
+            container.name = Some(known.name.clone());
+            container.image.clone_from(&known.image);
+            attribution.container_name = Some(source);
+        }
     }
 
-    fn container(&mut self, found: ContainerRef, now: Instant) -> Option<Container> {
-        let id = found.container_id?;
-        let uid = found.pod_uid.as_deref();
-        Some(Container {
-            name: uid.and_then(|uid| self.pod_logs.container(uid, &id, now)),
-            image: None,
-            runtime: found.runtime.map(str::to_owned),
-            id,
+    fn lacks_name(&self, owner: &Owner) -> bool {
+        owner.pod.as_ref().is_some_and(|pod| {
+            pod.name.is_none() || owner.container.as_ref().is_some_and(|container| container.name.is_none())
         })
     }
+
+    fn may_come(&self, owner: &Owner) -> bool {
+        let is_hopeless = |key: &str| self.given_up.get_younger(key, HOPELESS, Instant::now()).is_some();
+        key(owner).is_some_and(|key| !is_hopeless(key)) && self.pods.may_learn()
+    }
+}
+
+/// What an owner's names are missing of.
+fn key(owner: &Owner) -> Option<&str> {
+    let container = owner.container.as_ref().map(|container| container.id.as_str());
+    container.or(owner.pod.as_ref().map(|pod| pod.uid.as_str()))
 }
 
 fn rescan_pause(rescan: Duration) -> Duration {
@@ -196,19 +273,23 @@ fn rescan_pause(rescan: Duration) -> Duration {
 /// keeps out of the v2 tree, the socket's cgroup is the root or the runtime's own. Of one
 /// container each may know something: read in a container of the same pod, `/proc` says
 /// `/../ID` and leaves the pod out.
-fn more_telling(better: ContainerRef, other: ContainerRef) -> ContainerRef {
+fn more_telling(
+    (better, by): (ContainerRef, Evidence),
+    (other, other_by): (ContainerRef, Evidence),
+) -> (ContainerRef, Evidence) {
     if better.container_id.is_some() && better.container_id == other.container_id {
-        ContainerRef {
+        let both = ContainerRef {
             container_id: better.container_id,
             runtime: better.runtime.or(other.runtime),
             pod_uid: better.pod_uid.or(other.pod_uid),
-        }
+        };
+        (both, by)
     } else if better.container_id.is_some() {
-        better
+        (better, by)
     } else if other.container_id.is_some() || better.pod_uid.is_none() {
-        other
+        (other, other_by)
     } else {
-        better
+        (better, by)
     }
 }
 

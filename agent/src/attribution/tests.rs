@@ -41,10 +41,10 @@ impl Node {
         let config = AttributionConfig {
             proc_root: self.path("proc"),
             cgroup_root: Some(self.path("cgroup")),
-            pod_logs: self.path("log/pods"),
+            sources: Sources { logs: Some(self.path("log/pods")), ..Sources::default() },
             node: Some("node-7".into()),
         };
-        Attributor::new_at(config, now)
+        Attributor::new_at(config, now).unwrap()
     }
 
     fn add_cgroup(&self, path: &str) -> CgroupClue {
@@ -100,6 +100,7 @@ fn a_pod_on_a_cgroup2_node() {
             "container": {"id": ID, "name": "app", "runtime": "containerd"},
             "pod": {"namespace": "shop", "name": "cart-0", "uid": UID, "node": "node-7"},
             "cgroup": {"id": id, "path": format!("/{path}")},
+            "attribution": {"container": "socket_cgroup", "pod": "pod_logs", "container_name": "pod_logs"},
         })
     );
 }
@@ -120,14 +121,14 @@ fn unreadable_clues_are_repeated_as_they_are() {
     let config = AttributionConfig {
         proc_root: nowhere.clone(),
         cgroup_root: Some(nowhere.clone()),
-        pod_logs: nowhere,
+        sources: Sources { logs: Some(nowhere), ..Sources::default() },
         node: None,
     };
     let clues = Clues {
         process: Some(ProcessClue { pid: 1, start_boottime_ns: 1, comm: "a\u{1b}[31m".into() }),
         cgroup: Some(CgroupClue { id: 99, is_creator_only: true }),
     };
-    let owner = Attributor::new_at(config, now).attribute_at(&clues, now);
+    let owner = Attributor::new_at(config, now).unwrap().attribute_at(&clues, now);
     assert_eq!(
         json(&owner),
         serde_json::json!({
@@ -252,8 +253,13 @@ fn pods_come_and_go_while_the_agent_runs() {
     let mut attributor = node.attributor(start);
     let clues = Clues { process: None, cgroup: Some(node.add_cgroup(&format!("kubepods/pod{UID}/{ID}"))) };
     node.add_pod("app");
-    let found = attributor.attribute_at(&clues, second(2));
-    assert_eq!(found.container.as_ref().unwrap().name.as_deref(), Some("app"));
+    let mut found = attributor.attribute_at(&clues, second(2));
+    let patience = Instant::now() + Duration::from_secs(10);
+    while found.pod.as_ref().unwrap().name.is_none() && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(10));
+        attributor.complete(&mut found);
+    }
+    assert_eq!(found.pod.as_ref().unwrap().name.as_deref(), Some("cart-0"));
 
     remove_all(&node.path("cgroup"));
     remove_all(&node.path("log/pods"));
@@ -334,8 +340,9 @@ fn a_node_of_500_pods_and_5000_containers() {
     let walk = Instant::now();
     attributor.cgroups.rescan(now);
     let list = Instant::now();
-    attributor.pod_logs.rescan(now);
+    let again = Workers::start(Sources { logs: Some(node.path("log/pods")), ..Sources::default() }).unwrap();
     let listed = Instant::now();
+    assert_eq!(again.store().count(Source::PodLogs), PODS);
     remove_all(&node.path("cgroup"));
     remove_all(&node.path("log"));
 

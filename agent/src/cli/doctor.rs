@@ -3,6 +3,7 @@
 use std::{
     io::{self, IsTerminal, Write},
     process::ExitCode,
+    time::{Duration, Instant},
 };
 
 use agent_common::settings::Settings;
@@ -11,10 +12,15 @@ use serde::Serialize;
 
 use super::{
     flags::{DoctorFlags, Tuning},
+    pods::NotAsked,
     trace::attribution,
 };
 use crate::{
-    attribution::Attributor,
+    attribution::{
+        Attributor,
+        pods::{store::SOURCES, workers::Health},
+    },
+    event::party::Source,
     kernel::{
         attach::Attached,
         plan::Flavour,
@@ -65,7 +71,7 @@ fn examine(tuning: &Tuning) -> Result<Report> {
         plan = attached;
     }
     checks.push(proc(tuning));
-    checks.extend(places(tuning));
+    checks.extend(places(tuning)?);
     let ok = checks.iter().all(|check| check.status != Status::Failed);
     Ok(Report { ok, version: env!("CARGO_PKG_VERSION"), checks, plan })
 }
@@ -109,8 +115,9 @@ fn proc(tuning: &Tuning) -> Check {
 }
 
 /// Places that only names come from.
-fn places(tuning: &Tuning) -> Vec<Check> {
-    let attributor = Attributor::new(attribution(tuning));
+fn places(tuning: &Tuning) -> Result<Vec<Check>> {
+    let (_, not_asked) = tuning.pods.sources(tuning.node.as_deref())?;
+    let attributor = Attributor::new(attribution(tuning)?)?;
     let cgroup = match attributor.cgroup_root() {
         // Only a descriptor of ours is named so.
         Some(root) if root.starts_with("/proc/self/fd") => {
@@ -128,16 +135,42 @@ fn places(tuning: &Tuning) -> Vec<Check> {
             "containers are then named only while their process lives (by /proc/PID/cgroup)",
         ),
     };
-    let pods = if tuning.pod_logs.is_dir() {
-        Check::ok("pod logs", tuning.pod_logs.display().to_string())
-    } else {
-        Check::warning(
-            "pod logs",
-            format!("{} is not there", tuning.pod_logs.display()),
-            "pods are then named by their uid only; in a container mount the host's /var/log/pods read-only",
-        )
-    };
-    vec![cgroup, pods]
+    let mut checks = vec![cgroup];
+    checks.extend(pod_sources(&attributor).into_iter().filter_map(|(source, health)| {
+        let name = source.name();
+        Some(match health {
+            // Which of them is missing, and why, is said below.
+            Health::Off => {
+                let why = not_asked.iter().find(|NotAsked(left_out, _)| *left_out == source);
+                Check::ok(name, format!("not asked: {}", why?.1))
+            }
+            Health::Answers { pods } => Check::ok(name, format!("knows {pods} pods of this node")),
+            Health::Waiting => Check::warning(
+                name,
+                format!("has not answered in {} s", SOURCES_LIMIT.as_secs()),
+                "lines leave without waiting for it; check its address and the network",
+            ),
+            Health::Fails { what, remedy } => {
+                Check { remedy: (!remedy.is_empty()).then_some(remedy), ..Check::warning(name, what, "") }
+            }
+        })
+    }));
+    Ok(checks)
+}
+
+/// Whoever has not answered by then is slow.
+const SOURCES_LIMIT: Duration = Duration::from_secs(5);
+
+/// What they say once each has answered.
+fn pod_sources(attributor: &Attributor) -> [(Source, Health); SOURCES.len()] {
+    let deadline = Instant::now() + SOURCES_LIMIT;
+    loop {
+        let sources = attributor.sources();
+        if Instant::now() >= deadline || sources.iter().all(|(_, health)| *health != Health::Waiting) {
+            return sources;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn describe(report: &Report, colour: bool, out: &mut impl Write) -> io::Result<()> {

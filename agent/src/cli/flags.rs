@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
+use super::pods::PodFlags;
 use crate::kernel::plan::Preference;
 
 /// Names every TCP reset and failed connect on this node.
@@ -119,6 +120,9 @@ pub struct TraceFlags {
     #[arg(long, help_heading = "Filters")]
     pub hide_benign: bool,
 
+    /// How long a line may wait for the name of a pod that has just started; 0s to write at once
+    #[arg(long, value_name = "TIME", default_value = "300ms", help_heading = "Tuning", value_parser = short_wait)]
+    pub name_wait: Duration,
     /// A table of timeouts that extends or overrides the built-in one, in the format of `rstscope explain --timeouts`
     #[arg(long, value_name = "FILE", help_heading = "Tuning")]
     pub timeouts: Option<PathBuf>,
@@ -126,6 +130,9 @@ pub struct TraceFlags {
     #[command(flatten)]
     pub tuning: Tuning,
 }
+
+/// Lines that wait are kept in memory.
+const LONGEST_NAME_WAIT: Duration = Duration::from_secs(10);
 
 /// Flags of `explain`.
 #[derive(Args, Debug)]
@@ -183,9 +190,9 @@ pub struct Tuning {
     /// Where the host's cgroup v2 is mounted [default: found in /proc/self/mountinfo]
     #[arg(long, value_name = "DIR", help_heading = "Tuning")]
     pub cgroup_root: Option<PathBuf>,
-    /// Where the kubelet keeps the pods' logs; their names tell pods and containers apart
-    #[arg(long, value_name = "DIR", default_value = "/var/log/pods", help_heading = "Tuning")]
-    pub pod_logs: PathBuf,
+    /// Who names pods.
+    #[command(flatten)]
+    pub pods: PodFlags,
 }
 
 /// Flags of `doctor`.
@@ -217,6 +224,18 @@ fn duration(text: &str) -> Result<Duration, String> {
         Ok(duration) if !duration.is_zero() && duration.as_secs() < 10 * 366 * 24 * 3600 => Ok(duration),
         _ => Err("give a time above 0 and below ten years".to_owned()),
     }
+}
+
+/// A time that nobody minds to wait, or none.
+fn short_wait(text: &str) -> Result<Duration, String> {
+    let time = if matches!(text, "0" | "0s" | "0ms") { Ok(Duration::ZERO) } else { duration(text) }?;
+    if time > LONGEST_NAME_WAIT {
+        return Err(format!(
+            "give at most {} s: the line is written without the name then",
+            LONGEST_NAME_WAIT.as_secs()
+        ));
+    }
+    Ok(time)
 }
 
 /// A network, or an address standing for itself.
@@ -255,6 +274,13 @@ mod tests {
         for bad in ["", "s", "0s", "-1s", "5 parsecs", "1e99s", "1..2s", "999999999999h"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_wait_for_names_is_short_or_none() {
+        assert_eq!(short_wait("0s"), Ok(Duration::ZERO));
+        assert_eq!(short_wait("2s"), Ok(Duration::from_secs(2)));
+        assert!(short_wait("11s").is_err() && short_wait("soon").is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod doctor;
 pub mod explain;
 pub mod filter;
 pub mod flags;
+pub mod pods;
 pub mod trace;
 
 use std::{

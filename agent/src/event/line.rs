@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{
     Endpoint, Event, Facts, Idle, Millis, Role, Socket, Tcp, What,
     address::{Scope, scope},
-    party::{Cgroup, Container, Owner, Pod, Process},
+    party::{Attribution, Cgroup, Container, Owner, Pod, Process, Workload},
 };
 
 /// Name of the schema; changes only when a key changes its meaning.
@@ -107,7 +107,11 @@ struct Party {
     #[serde(skip_serializing_if = "Option::is_none")]
     pod: Option<Pod>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    workload: Option<Workload>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     cgroup: Option<Cgroup>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attribution: Option<Attribution>,
     #[serde(skip_serializing_if = "Option::is_none")]
     netns: Option<u32>,
 }
@@ -208,7 +212,9 @@ fn party(endpoint: &Endpoint, owner: Option<&Owner>, netns: Option<u32>) -> Part
         process: owner.process,
         container: owner.container,
         pod: owner.pod,
+        workload: owner.workload,
         cgroup: owner.cgroup,
+        attribution: owner.attribution,
         netns,
     }
 }

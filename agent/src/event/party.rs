@@ -1,8 +1,10 @@
 //! Who sits at one end of a connection, as one line of output says it.
 //!
-//! Every field is a fact read on this node: from the socket, from `/proc`, from
-//! the cgroup tree or from the kubelet's log directories. A fact nobody could
-//! read is left out of the JSON, so absent always means unknown.
+//! Every field is a fact that somebody told: the socket, `/proc`, the cgroup tree, and
+//! for names Kubernetes or the container runtime. A fact nobody could tell is left out
+//! of the JSON, so absent always means unknown.
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
@@ -18,9 +20,63 @@ pub struct Owner {
     /// The pod the container belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<Pod>,
+    /// What made the pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload: Option<Workload>,
     /// The cgroup v2 directory the kernel had on record for the socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<Cgroup>,
+    /// Where the names come from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attribution: Option<Attribution>,
+}
+
+/// What made a pod, at the top of the chain as far as it is known: `Deployment`,
+/// `StatefulSet`, `DaemonSet`, `Job`, `CronJob`, or whatever kind its owner has.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Workload {
+    /// The kind, as `ownerReferences` writes it.
+    pub kind: String,
+    /// The name.
+    pub name: String,
+}
+
+/// Where the names of an [`Owner`] come from.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize)]
+pub struct Attribution {
+    /// What tied the socket to the container or the pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<Evidence>,
+    /// Who named the pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Source>,
+    /// Who named the container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_name: Option<Source>,
+}
+
+/// What ties a socket to a container.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evidence {
+    /// The cgroup on record for the socket.
+    SocketCgroup,
+    /// `/proc/PID/cgroup` of the process that used it.
+    ProcessCgroup,
+}
+
+/// Who names pods and containers, the most believed first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// A watch of the API server, narrowed to this node: names, owners, labels
+    ApiServer,
+    /// The kubelet's list of its pods: the same
+    Kubelet,
+    /// The container runtime's socket (CRI): names, images, labels
+    Cri,
+    /// The kubelet's log folders: names only
+    PodLogs,
 }
 
 /// A process, named by its thread group.
@@ -43,11 +99,10 @@ pub struct Process {
 pub struct Container {
     /// The full id, 64 hex digits, from the cgroup path.
     pub id: String,
-    /// Name in the pod's specification, from the kubelet's log directories.
+    /// Name in the pod's specification.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Image reference. Nothing read on the node without a runtime's socket
-    /// tells it, so [`crate::attribution`] leaves it unknown.
+    /// Image reference, as the pod's specification or the runtime writes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// `containerd`, `cri-o`, `docker` or `podman`, from the prefix the runtime
@@ -57,12 +112,12 @@ pub struct Container {
 }
 
 /// A Kubernetes pod.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize)]
 pub struct Pod {
-    /// From the pod's directory below `/var/log/pods`.
+    /// `metadata.namespace`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// From the pod's directory below `/var/log/pods`.
+    /// `metadata.name`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// From the cgroup path. For a static pod this is the hash of its manifest
@@ -72,6 +127,12 @@ pub struct Pod {
     /// cgroup tree run here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// Those that were asked for.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Those that were asked for.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// A cgroup v2 directory.
@@ -86,4 +147,17 @@ pub struct Cgroup {
     /// accepted from), which need not be who used it.
     #[serde(rename = "creator", skip_serializing_if = "std::ops::Not::not")]
     pub creator_only: bool,
+}
+
+impl Source {
+    /// As people call it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ApiServer => "API server",
+            Self::Kubelet => "kubelet",
+            Self::Cri => "CRI socket",
+            Self::PodLogs => "pod logs",
+        }
+    }
 }

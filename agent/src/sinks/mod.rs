@@ -2,18 +2,19 @@
 
 pub mod stdout;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::{
+    attribution::pods::workers::Health,
     diagnosis::Diagnosed,
-    event::Millis,
+    event::{Millis, party::Source},
     kernel::{losses::Loss, plan::Hook},
 };
 
 /// What an `agent` line says beyond the frame.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct AgentLine {
-    /// `start` or `stop`.
+    /// `start`, `stop`, or `pod_sources` when one of these begins to answer or ceases to.
     pub action: &'static str,
     /// rstscope's version.
     pub version: &'static str,
@@ -29,9 +30,30 @@ pub struct AgentLine {
     /// What this kernel does not show.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unseen: Vec<String>,
+    /// How those fare who are asked about pods.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "pod_sources")]
+    pub pod_sources: Vec<(Source, Health)>,
     /// Event lines written, at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lines: Option<u64>,
+}
+
+impl AgentLine {
+    /// A line that says no more than this.
+    #[must_use]
+    pub fn new(action: &'static str) -> Self {
+        Self { action, version: env!("CARGO_PKG_VERSION"), ..Self::default() }
+    }
+}
+
+fn pod_sources<S: Serializer>(sources: &[(Source, Health)], serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct PodSource<'a> {
+        source: Source,
+        #[serde(flatten)]
+        health: &'a Health,
+    }
+    serializer.collect_seq(sources.iter().map(|(source, health)| PodSource { source: *source, health }))
 }
 
 /// Something that takes finished events.

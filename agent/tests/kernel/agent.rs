@@ -36,9 +36,9 @@ pub fn at_leisure(time: Duration) -> Duration {
     if *SLOW { time * 5 } else { time }
 }
 
-/// So many of what makes load: a fifth on a slow machine.
+/// So many of what makes load: a twentieth on a slow machine.
 pub fn scaled(count: usize) -> usize {
-    if *SLOW { count / 5 } else { count }
+    if *SLOW { count / 20 } else { count }
 }
 
 static NEXT: AtomicU32 = AtomicU32::new(0);

@@ -17,7 +17,7 @@ use super::{
 };
 
 /// A guest that takes longer hangs. One that waits for jiffies to wrap takes five minutes, and a busy machine is slow.
-const TIME_LIMIT: Duration = Duration::from_secs(15 * 60);
+const TIME_LIMIT: Duration = Duration::from_secs(25 * 60);
 
 /// For the kernel's command line: no word about itself, an end instead of a hang, a clock that costs little, and
 /// without the self-checks that take half of the time a kernel needs to start under emulation.

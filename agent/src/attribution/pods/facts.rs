@@ -5,6 +5,8 @@ use std::{
     net::IpAddr,
 };
 
+use crate::event::party::Workload;
+
 /// A pod as one source knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodFacts {
@@ -24,6 +26,8 @@ pub struct PodFacts {
     pub labels: BTreeMap<String, String>,
     /// Annotations on the allow-list.
     pub annotations: BTreeMap<String, String>,
+    /// Names of all its containers, those for its start and for debugging too.
+    pub container_names: Vec<String>,
     /// By container id, without the runtime's prefix (`containerd://`).
     pub containers: HashMap<String, ContainerFacts>,
 }
@@ -35,13 +39,4 @@ pub struct ContainerFacts {
     pub name: String,
     /// The image as the specification names it.
     pub image: Option<String>,
-}
-
-/// What made a pod: `Deployment`, `StatefulSet`, `DaemonSet`, `Job`, `CronJob`, or whatever kind its owner has.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-pub struct Workload {
-    /// The kind, as `ownerReferences` writes it.
-    pub kind: String,
-    /// The name.
-    pub name: String,
 }

@@ -4,6 +4,7 @@
 //! drop events before a bounded queue has; the pipeline thread does the rest.
 
 mod limits;
+mod naming;
 mod pipeline;
 mod tally;
 
@@ -76,7 +77,7 @@ pub fn run(flags: &TraceFlags) -> Result<ExitCode> {
         Some(file) => Timeouts::with_file(file)?,
         None => Timeouts::built_in(),
     };
-    let attributor = Attributor::new(attribution(&flags.tuning));
+    let attributor = Attributor::new(attribution(&flags.tuning)?)?;
     let options = Options {
         connections: flags.tuning.connections,
         closed: flags.tuning.closed_connections,
@@ -112,14 +113,18 @@ fn readable(tuning: &Tuning) -> Result<()> {
 }
 
 /// Where attribution looks.
-#[must_use]
-pub fn attribution(tuning: &Tuning) -> AttributionConfig {
-    AttributionConfig {
+///
+/// # Errors
+///
+/// If a flag names something that is not there.
+pub fn attribution(tuning: &Tuning) -> Result<AttributionConfig> {
+    let (sources, _) = tuning.pods.sources(tuning.node.as_deref())?;
+    Ok(AttributionConfig {
         proc_root: tuning.proc_root.clone(),
         cgroup_root: tuning.cgroup_root.clone(),
-        pod_logs: tuning.pod_logs.clone(),
+        sources,
         node: tuning.node.clone(),
-    }
+    })
 }
 
 async fn trace(
@@ -139,8 +144,8 @@ async fn trace(
     // A filter by cgroup leaves out senders in other cgroups.
     let sees_every_sender = tracer.attached.shows_every_sender() && flags.cgroup.is_empty();
     let diagnosis = Diagnosis::new(limits(&mut tracer), timeouts, sees_every_sender);
+    let start = start_line(&tracer, &attributor);
     let pipeline = Pipeline::new(flags, sink(flags), attributor, diagnosis, decoder(&tracer));
-    let start = start_line(&tracer);
     let pipeline = std::thread::Builder::new()
         .name("pipeline".to_owned())
         .spawn(move || {
@@ -246,15 +251,14 @@ fn decoder(tracer: &Tracer) -> Decoder {
     Decoder { hz: tracer.hz, locations: tracer.locations, reasons: reasons.clone() }
 }
 
-fn start_line(tracer: &Tracer) -> AgentLine {
+fn start_line(tracer: &Tracer, attributor: &Attributor) -> AgentLine {
     AgentLine {
-        action: "start",
-        version: env!("CARGO_PKG_VERSION"),
         kernel: Some(preflight::release()),
         tick_ms: Some(Millis::from_ticks(1, tracer.hz)),
         hooks: tracer.attached.hooks.clone(),
         unseen: tracer.attached.unseen.clone(),
-        lines: None,
+        pod_sources: attributor.sources().into(),
+        ..AgentLine::new("start")
     }
 }
 

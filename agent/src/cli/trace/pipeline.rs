@@ -11,12 +11,20 @@ use agent_common::event::Event as Record;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 
-use super::tally::Tally;
+use super::{naming::Naming, tally::Tally};
 use crate::{
-    attribution::{Attributor, CgroupClue, Clues, ProcessClue},
+    attribution::{
+        Attributor, CgroupClue, Clues, ProcessClue,
+        pods::{store::SOURCES, workers::Health},
+    },
     cli::{filter::Names, flags::TraceFlags},
     diagnosis::{Diagnosed, Diagnosis},
-    event::{Event, decode::Decoder, facts::comm, party::Owner},
+    event::{
+        Event,
+        decode::Decoder,
+        facts::comm,
+        party::{Owner, Source},
+    },
     kernel::{
         clock,
         losses::Loss,
@@ -43,7 +51,10 @@ pub struct Pipeline {
     diagnosis: Diagnosis,
     decoder: Decoder,
     settle: Settle,
+    naming: Naming,
     names: Names,
+    /// How the pods' sources fared when it was last said.
+    sources: [(Source, Health); SOURCES.len()],
     limit: Option<u64>,
     tally: Tally,
 }
@@ -74,6 +85,8 @@ impl Pipeline {
     ) -> Self {
         Self {
             sink,
+            sources: attributor.sources(),
+            naming: Naming::new(flags.name_wait),
             attributor,
             diagnosis,
             decoder,
@@ -104,7 +117,7 @@ impl Pipeline {
         // What waits for another record waits by the clock of the records: on a busy machine they arrive late, but still
         // in order.
         let mut now = 0;
-        let (mut settled, mut diagnosed) = (Vec::new(), Vec::new());
+        let (mut settled, mut diagnosed, mut named) = (Vec::new(), Vec::new(), Vec::new());
         loop {
             let next = self.next(messages)?;
             let last = matches!(next, Taken::End);
@@ -132,16 +145,25 @@ impl Pipeline {
                 self.diagnosis.expire(now, &mut diagnosed);
             }
             for finished in diagnosed.drain(..) {
+                self.naming.take(finished, &mut self.attributor, &mut named);
+            }
+            if last {
+                self.naming.finish(&mut self.attributor, &mut named);
+            } else {
+                self.naming.expire(&mut self.attributor, &mut named);
+            }
+            for finished in named.drain(..) {
                 if self.write(&finished)? == Next::Enough {
-                    return self.stop(&start);
+                    return self.stop();
                 }
             }
             if last {
-                return self.stop(&start);
+                return self.stop();
             }
             if rescan.elapsed() >= self.attributor.rescan_pause() {
                 self.attributor.rescan();
                 rescan = Instant::now();
+                self.tell_sources()?;
             }
         }
     }
@@ -152,7 +174,8 @@ impl Pipeline {
             return Ok(Taken::Message(message));
         }
         self.sink.flush()?;
-        Ok(match messages.recv_timeout(Duration::from_millis(500)) {
+        let pause = self.naming.pause().unwrap_or(Duration::from_millis(500));
+        Ok(match messages.recv_timeout(pause) {
             Ok(message) => Taken::Message(message),
             Err(RecvTimeoutError::Timeout) => Taken::Nothing,
             Err(RecvTimeoutError::Disconnected) => Taken::End,
@@ -181,16 +204,19 @@ impl Pipeline {
         self.sink.loss(loss)
     }
 
-    fn stop(&mut self, start: &AgentLine) -> io::Result<()> {
-        self.sink.agent(&AgentLine {
-            action: "stop",
-            version: start.version,
-            kernel: None,
-            tick_ms: None,
-            hooks: Vec::new(),
-            unseen: Vec::new(),
-            lines: Some(self.tally.lines()),
-        })?;
+    /// Says it when one who is asked about pods has begun to answer, or has ceased to.
+    fn tell_sources(&mut self) -> io::Result<()> {
+        let sources = self.attributor.sources();
+        let is_other = |((_, was), (_, is)): (&(Source, Health), &(Source, Health))| is.differs_from(was);
+        if !self.sources.iter().zip(&sources).any(is_other) {
+            return Ok(());
+        }
+        self.sources.clone_from(&sources);
+        self.sink.agent(&AgentLine { pod_sources: sources.into(), ..AgentLine::new("pod_sources") })
+    }
+
+    fn stop(&mut self) -> io::Result<()> {
+        self.sink.agent(&AgentLine { lines: Some(self.tally.lines()), ..AgentLine::new("stop") })?;
         self.sink.flush()
     }
 }

@@ -3,6 +3,7 @@
 use std::io::{self, BufWriter, Write};
 
 use crate::{
+    attribution::pods::workers::Health,
     diagnosis::{
         Diagnosed,
         cause::{Cause, Confidence},
@@ -81,6 +82,13 @@ impl<W: Write> Sink for Table<W> {
     }
 
     fn agent(&mut self, agent: &AgentLine) -> io::Result<()> {
+        for (source, health) in &agent.pod_sources {
+            if let (Health::Fails { what, .. }, "pod_sources") = (health, agent.action) {
+                let text = format!("NO NAMES from {}: {}", source.name(), harmless(what));
+                let text = self.paint(RED, &text);
+                writeln!(self.out, "{text}")?;
+            }
+        }
         if agent.action != "start" {
             return Ok(());
         }

@@ -18,7 +18,8 @@ pub use wrap::CASES_AFTER_BOOT;
 
 /// Every case that any machine can run.
 pub fn all() -> Vec<Case> {
-    [resting_on_hooks(), command_line::CASES.to_vec()].concat()
+    let others = [owner::CASES_OF_NAMES, load::CASES_OF_THE_RING, command_line::CASES];
+    [resting_on_hooks(), others.concat()].concat()
 }
 
 /// Those whose outcome rests on what the hooks saw: with one kind of hook by force, only these are worth another run.

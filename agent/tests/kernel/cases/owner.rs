@@ -23,8 +23,6 @@ use crate::{
 };
 
 pub const CASES: &[Case] = &[
-    ("a_pod_is_named_by_its_cgroup_and_its_log_folder", pod),
-    ("a_container_of_docker_is_named_without_a_pod", docker),
     ("the_process_is_named_and_not_the_thread_that_read", process_and_not_thread),
     ("a_killed_process_names_its_signal", killed),
     ("an_exiting_process_names_its_status", exited),
@@ -33,6 +31,12 @@ pub const CASES: &[Case] = &[
     ("the_process_of_a_connection_older_than_the_agent_is_found_by_its_open_files", older),
     ("both_ends_of_a_connection_name_each_other", both_ends),
     ("a_process_that_moved_is_found_where_it_is", moved),
+];
+
+/// What the agent makes of what it was told, whichever hook told it.
+pub const CASES_OF_NAMES: &[Case] = &[
+    ("a_pod_is_named_by_its_cgroup_and_its_log_folder", pod),
+    ("a_container_of_docker_is_named_without_a_pod", docker),
     ("names_of_any_bytes_stay_within_their_strings", hostile),
     ("cgroup_filter_takes_in_the_subtree_only", cgroup_filter),
 ];

@@ -1,0 +1,294 @@
+//! The thread on which the sources are asked, and how each of them fares.
+//!
+//! A thread of its own with a runtime of its own: whatever a source does, the lines are written by others.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::{
+    allow::Allowed,
+    api_server::ApiServer,
+    cri,
+    facts::PodFacts,
+    failure::Failure,
+    kubelet::Kubelet,
+    logs,
+    store::{PodStore, SOURCES},
+};
+use crate::event::party::Source;
+
+/// Which sources may be asked, and where they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// The API server.
+    pub api_server: Option<ApiServer>,
+    /// The kubelet.
+    pub kubelet: Option<Kubelet>,
+    /// The runtime's socket.
+    pub cri: Option<PathBuf>,
+    /// The kubelet's log folders.
+    pub logs: Option<PathBuf>,
+    /// What of a pod's labels and annotations may be said.
+    pub allow: Allowed,
+}
+
+/// How a source fares.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum Health {
+    /// Nobody asks it.
+    #[default]
+    Off,
+    /// It was asked and has not answered yet.
+    Waiting,
+    /// It answers.
+    Answers {
+        /// The pods of this node that it knows.
+        pods: usize,
+    },
+    /// It does not answer; what it said before stays known for a while.
+    Fails {
+        /// Why.
+        what: String,
+        /// What helps.
+        remedy: String,
+    },
+}
+
+impl Health {
+    /// Whether it is worth a line: it has begun to answer or has ceased to, and not just learned of another pod.
+    #[must_use]
+    pub fn differs_from(&self, before: &Self) -> bool {
+        match (before, self) {
+            (Self::Answers { .. }, Self::Answers { .. }) | (Self::Fails { .. }, Self::Fails { .. }) => false,
+            _ => before != self,
+        }
+    }
+}
+
+/// What the workers share with whoever wants names.
+#[derive(Debug, Default)]
+struct Shared {
+    store: PodStore,
+    health: Mutex<[Health; SOURCES.len()]>,
+}
+
+impl Shared {
+    fn health(&self) -> MutexGuard<'_, [Health; SOURCES.len()]> {
+        self.health.lock().expect("nobody panics with the lock")
+    }
+}
+
+/// Where one source says how it fares.
+pub struct Report {
+    shared: Arc<Shared>,
+    source: Source,
+}
+
+impl Report {
+    /// It has answered, and knows so many pods.
+    pub fn answered(&self, pods: usize) {
+        self.shared.health()[self.source as usize] = Health::Answers { pods };
+    }
+
+    /// It does not answer as it should.
+    pub fn failed(&self, failure: Failure) {
+        self.shared.health()[self.source as usize] = Health::Fails { what: failure.what, remedy: failure.remedy };
+    }
+
+    /// It has neither answered nor failed yet.
+    pub fn is_waiting(&self) -> bool {
+        self.shared.health()[self.source as usize] == Health::Waiting
+    }
+
+    /// Somebody better answers.
+    fn is_spare(&self) -> bool {
+        let health = self.shared.health();
+        health[..self.source as usize].iter().any(|health| matches!(health, Health::Answers { .. }))
+    }
+}
+
+/// The sources at work.
+pub struct Workers {
+    shared: Arc<Shared>,
+    wanted: watch::Sender<()>,
+}
+
+impl Workers {
+    /// Begins to ask.
+    ///
+    /// # Errors
+    ///
+    /// If there can be no thread.
+    pub fn start(sources: Sources) -> Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let (wanted, wanted_by) = watch::channel(());
+        for source in sources.asked() {
+            shared.health()[source as usize] = Health::Waiting;
+        }
+        let workers = Self { shared: shared.clone(), wanted };
+        // The first listing of the folders is quick, and names what is old from the first line on.
+        if let Some(folder) = &sources.logs {
+            take(&workers.report(Source::PodLogs), Instant::now(), logs::list(folder));
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("starting the runtime of the pods' names")?;
+        std::thread::Builder::new()
+            .name("pod-names".to_owned())
+            .spawn(move || runtime.block_on(work(&sources, &shared, &wanted_by)))
+            .context("starting the thread of the pods' names")?;
+        Ok(workers)
+    }
+
+    /// What is known.
+    #[must_use]
+    pub fn store(&self) -> &PodStore {
+        &self.shared.store
+    }
+
+    /// How each source fares.
+    #[must_use]
+    pub fn health(&self) -> [(Source, Health); SOURCES.len()] {
+        let health = self.shared.health().clone();
+        std::array::from_fn(|index| (SOURCES[index], health[index].clone()))
+    }
+
+    /// Whether somebody who may know a name yet unknown is being asked.
+    #[must_use]
+    pub fn may_learn(&self) -> bool {
+        self.shared.health().iter().any(|health| matches!(health, Health::Waiting | Health::Answers { .. }))
+    }
+
+    /// A name was wanted that nobody knew: those who have to be asked are asked now.
+    pub fn want(&self) {
+        self.wanted.send_replace(());
+    }
+
+    fn report(&self, source: Source) -> Report {
+        Report { shared: self.shared.clone(), source }
+    }
+}
+
+impl Sources {
+    fn asked(&self) -> impl Iterator<Item = Source> {
+        let Self { api_server, kubelet, cri, logs, .. } = self;
+        let asked = [api_server.is_some(), kubelet.is_some(), cri.is_some(), logs.is_some()];
+        SOURCES.into_iter().zip(asked).filter_map(|(source, is_asked)| is_asked.then_some(source))
+    }
+}
+
+/// Asks every source for as long as somebody wants names.
+async fn work(sources: &Sources, shared: &Arc<Shared>, wanted: &watch::Receiver<()>) {
+    let report = |source| Report { shared: shared.clone(), source };
+    let api_server = async {
+        let Some(api_server) = &sources.api_server else { return };
+        let report = report(Source::ApiServer);
+        loop {
+            match api_server.client().await {
+                Ok(client) => api_server.watch(&client, &sources.allow, &shared.store, &report).await,
+                Err(failure) => report.failed(failure),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    };
+    let kubelet = async {
+        let Some(kubelet) = &sources.kubelet else { return };
+        let report = report(Source::Kubelet);
+        let client = match kubelet.client() {
+            Ok(client) => client,
+            Err(failure) => return report.failed(failure),
+        };
+        poll(&report, wanted.clone(), KUBELET, async || kubelet.list(&client, &sources.allow).await).await;
+    };
+    let cri = async {
+        let Some(socket) = &sources.cri else { return };
+        poll(&report(Source::Cri), wanted.clone(), CRI, async || cri_pods(socket, &sources.allow).await).await;
+    };
+    let logs = async {
+        let Some(folder) = &sources.logs else { return };
+        poll(&report(Source::PodLogs), wanted.clone(), LOGS, async || {
+            let folder = folder.clone();
+            let listed = tokio::task::spawn_blocking(move || logs::list(&folder)).await;
+            listed.unwrap_or_else(|error| Err(Failure::new(error.to_string(), "please report this as a bug")))
+        })
+        .await;
+    };
+    let everything = async { tokio::join!(api_server, kubelet, cri, logs) };
+    let mut nobody = wanted.clone();
+    tokio::select! {
+        _ = everything => {}
+        // An error means that the sender is gone.
+        () = async { while nobody.changed().await.is_ok() {} } => {}
+    }
+}
+
+async fn cri_pods(socket: &Path, allow: &Allowed) -> Result<Vec<PodFacts>, Failure> {
+    let listed = cri::list(socket, allow).await;
+    listed.map(|listing| listing.pods).map_err(|error| Failure::new(error.to_string(), ""))
+}
+
+/// A client that could not be made is tried again, because a token's file may come later.
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// How often a source is asked that does not speak by itself.
+#[derive(Clone, Copy)]
+struct Pace {
+    /// Without a special reason.
+    usual: Duration,
+    /// At most, when names are wanted.
+    wanted: Duration,
+}
+
+/// Some megabytes of JSON on a full node.
+const KUBELET: Pace = Pace { usual: Duration::from_secs(30), wanted: Duration::from_secs(2) };
+/// A socket beside us.
+const CRI: Pace = Pace { usual: Duration::from_secs(10), wanted: Duration::from_millis(250) };
+/// Two folders and one for each pod.
+const LOGS: Pace = Pace { usual: Duration::from_secs(5), wanted: Duration::from_millis(100) };
+
+/// A listing is followed by a pause of so many times its own length: a fifth of a percent of one CPU.
+const PAUSE_FACTOR: u32 = 500;
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+async fn poll(
+    report: &Report,
+    mut wanted: watch::Receiver<()>,
+    pace: Pace,
+    list: impl AsyncFn() -> Result<Vec<PodFacts>, Failure>,
+) {
+    loop {
+        let asked = Instant::now();
+        wanted.mark_unchanged();
+        take(report, asked, list().await);
+        let pause = asked.elapsed().saturating_mul(PAUSE_FACTOR).clamp(pace.usual, LONGEST_PAUSE);
+        tokio::time::sleep(pace.wanted).await;
+        let usual = async {
+            // Who is only asked because a better source may fall silent can be asked seldom.
+            let pause = if report.is_spare() { LONGEST_PAUSE } else { pause };
+            tokio::time::sleep(pause.saturating_sub(pace.wanted)).await;
+        };
+        tokio::select! {
+            () = usual => {}
+            changed = wanted.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+fn take(report: &Report, asked: Instant, listed: Result<Vec<PodFacts>, Failure>) {
+    match listed {
+        Ok(pods) => {
+            report.shared.store.replace(report.source, pods, asked);
+            report.answered(report.shared.store.count(report.source));
+        }
+        Err(failure) => report.failed(failure),
+    }
+}

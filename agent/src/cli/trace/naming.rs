@@ -1,0 +1,79 @@
+//! Lines that wait a moment for the name of a pod which has just started.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use crate::{attribution::Attributor, diagnosis::Diagnosed};
+
+/// As many as a storm makes in the longest wait at a rate that nobody reads; the next are written without waiting.
+const MOST_WAITING: usize = 4096;
+/// How often it is looked whether a name has come.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The lines that wait. One that waits is overtaken by those that need not.
+pub struct Naming {
+    longest: Duration,
+    waiting: VecDeque<(Instant, Diagnosed)>,
+    looked: Instant,
+}
+
+impl Naming {
+    /// Lets each line wait for `longest` at most.
+    pub fn new(longest: Duration) -> Self {
+        Self { longest, waiting: VecDeque::new(), looked: Instant::now() }
+    }
+
+    /// Appends the line to `out`, unless it is worth waiting.
+    pub fn take(&mut self, mut line: Diagnosed, attributor: &mut Attributor, out: &mut Vec<Diagnosed>) {
+        let is_room = self.waiting.len() < MOST_WAITING && !self.longest.is_zero();
+        if is_complete(&mut line, attributor) || !is_room {
+            out.push(line);
+        } else {
+            self.waiting.push_back((Instant::now() + self.longest, line));
+        }
+    }
+
+    /// Appends to `out` what has its names by now, or has waited long enough.
+    pub fn expire(&mut self, attributor: &mut Attributor, out: &mut Vec<Diagnosed>) {
+        let now = Instant::now();
+        if self.waiting.is_empty() || now.saturating_duration_since(self.looked) < LOOK {
+            return;
+        }
+        self.looked = now;
+        for (deadline, mut line) in std::mem::take(&mut self.waiting) {
+            if is_complete(&mut line, attributor) {
+                out.push(line);
+            } else if deadline <= now {
+                attributor.give_up(&line.owner);
+                if let Some(other) = &line.other {
+                    attributor.give_up(&other.owner);
+                }
+                out.push(line);
+            } else {
+                self.waiting.push_back((deadline, line));
+            }
+        }
+    }
+
+    /// Appends everything that still waits, with the names there are.
+    pub fn finish(&mut self, attributor: &mut Attributor, out: &mut Vec<Diagnosed>) {
+        out.extend(self.waiting.drain(..).map(|(_, mut line)| {
+            is_complete(&mut line, attributor);
+            line
+        }));
+    }
+
+    /// How long to wait for other work before it is time to look again.
+    pub fn pause(&self) -> Option<Duration> {
+        (!self.waiting.is_empty()).then_some(LOOK)
+    }
+}
+
+/// Names both ends as far as possible; whether nothing is missing that may come.
+fn is_complete(line: &mut Diagnosed, attributor: &mut Attributor) -> bool {
+    let own = attributor.complete(&mut line.owner);
+    let other = line.other.as_mut().is_none_or(|other| attributor.complete(&mut other.owner));
+    own && other
+}
