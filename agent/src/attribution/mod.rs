@@ -11,6 +11,7 @@ mod cgroup_mount;
 pub mod cgroup_path;
 mod cgroup_tree;
 mod pod_logs;
+pub mod pods;
 mod process;
 mod remembered;
 

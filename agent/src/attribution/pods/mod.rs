@@ -1,0 +1,5 @@
+//! What several sources know about the pods of this node.
+
+pub mod allow;
+pub mod cri;
+pub mod facts;
