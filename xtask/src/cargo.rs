@@ -101,6 +101,11 @@ pub fn build_rstscope(release: bool) -> Result<PathBuf> {
     Ok(path_of(&build(&arguments)?, "bin", "rstscope")?.to_path_buf())
 }
 
+/// Builds the program that plays the kubelet for container runtimes.
+pub fn build_kubelet() -> Result<PathBuf> {
+    Ok(path_of(&build(&["build", "--package", "xtask-cri", "--locked"])?, "bin", "xtask-cri")?.to_path_buf())
+}
+
 /// The tests against a kernel, and the rstscope they are about.
 #[derive(Debug)]
 pub struct KernelTests {

@@ -38,7 +38,7 @@ pub enum Task {
     /// Build rstscope and run it as root
     #[command(after_help = RUN_EXAMPLES)]
     Run(Run),
-    /// Check everything: format, clippy, docs, unit tests, kernel tests, other kernels, incidents
+    /// Check everything: format, clippy, docs, unit tests, kernel tests, other kernels, incidents, containers
     #[command(after_help = TEST_EXAMPLES)]
     Test(Test),
     /// Run the kernel tests on other kernels, which are booted in QEMU without root or KVM
@@ -144,6 +144,8 @@ pub enum Step {
     Vm,
     /// Real incidents, played with the real programs, as root
     Incidents,
+    /// Real containers of real runtimes, as root
+    Containers,
 }
 
 impl Step {
@@ -157,6 +159,7 @@ impl Step {
             Self::Kernel => "kernel",
             Self::Vm => "vm",
             Self::Incidents => "incidents",
+            Self::Containers => "containers",
         }
     }
 }
@@ -238,7 +241,7 @@ Examples:
 containerd, runc, podman and crun are unpacked into the cache; nothing of them is seen by the system.";
 
 /// Options of `cargo xtask containers`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Containers {
     /// A case's name or a part of it; all cases by default
     #[arg(value_name = "NAME")]
@@ -260,6 +263,8 @@ pub enum ContainerPart {
         /// The port to listen on
         port: u16,
     },
+    /// The first process of a pod, which does nothing
+    Pause,
 }
 
 /// Options of the processes of a case.
@@ -268,6 +273,9 @@ pub struct CasePart {
     /// What it plays.
     #[command(flatten)]
     pub play: Play,
+    /// The program that plays the kubelet
+    #[arg(long)]
+    pub kubelet: PathBuf,
     /// The cgroup of everything the case starts
     #[arg(long)]
     pub top: Option<String>,

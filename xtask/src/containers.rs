@@ -56,6 +56,7 @@ pub fn perform(options: &Containers) -> Result<()> {
         apt.forget()?;
     }
     let rstscope = cargo::build_rstscope(false)?;
+    let kubelet = cargo::build_kubelet()?;
     let mut played = Vec::new();
     for case in chosen {
         if let Some(reason) = case.layout.is_impossible()? {
@@ -67,7 +68,7 @@ pub fn perform(options: &Containers) -> Result<()> {
         let mut command = child::as_root(std::env::current_exe().context("xtask has no path")?)?;
         command.args(["container-part", "outside", case.name]);
         command.arg("--outside").arg(network::own_namespace()?.to_string());
-        command.arg("--rstscope").arg(&rstscope).arg("--programs").arg(&programs);
+        command.arg("--rstscope").arg(&rstscope).arg("--programs").arg(&programs).arg("--kubelet").arg(&kubelet);
         let output = command.stderr(Stdio::inherit()).stdin(Stdio::null()).output();
         let output = output.with_context(|| format!("cannot run `{}`", child::shown(&command)))?;
         let verdict = if output.status.success() {
@@ -88,5 +89,6 @@ pub fn play_part(part: ContainerPart) -> Result<()> {
         ContainerPart::Outside(options) => outside::play(&options),
         ContainerPart::Inside(options) => inside::play(&options),
         ContainerPart::Server { port } => server::serve(port),
+        ContainerPart::Pause => server::pause(),
     }
 }

@@ -16,7 +16,7 @@ pub mod network;
 pub mod process;
 pub mod programs;
 mod servers;
-mod sockets;
+pub mod sockets;
 mod stage;
 mod stories;
 pub mod verdict;

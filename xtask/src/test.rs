@@ -10,7 +10,8 @@ use clap::ValueEnum;
 
 use crate::{
     cargo, child,
-    cli::{Incidents, Step, Test, Vm},
+    cli::{Containers, Incidents, Step, Test, Vm},
+    containers,
     ebpf::{ObjectBuild, TARGET_FOLDER, Tools},
     incidents,
     setup::{self, Scope},
@@ -46,7 +47,7 @@ fn summarise(passed: &[(Step, Duration)]) {
 }
 
 fn line(step: Step, result: &str, taken: Duration) -> String {
-    format!("{:9} {result} {:7.1} s", step.name(), taken.as_secs_f64())
+    format!("{:10} {result} {:7.1} s", step.name(), taken.as_secs_f64())
 }
 
 fn check(step: Step, options: &Test, tools: &Tools) -> Result<()> {
@@ -58,6 +59,7 @@ fn check(step: Step, options: &Test, tools: &Tools) -> Result<()> {
         Step::Kernel => kernel_tests(options),
         Step::Vm => vm::perform(&Vm { release: options.release, filter: options.filter.clone(), ..Vm::default() }),
         Step::Incidents => incidents::perform(&Incidents::default()),
+        Step::Containers => containers::perform(&Containers::default()),
     }
 }
 

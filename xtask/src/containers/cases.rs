@@ -12,17 +12,29 @@ pub struct Case {
     pub about: &'static str,
     /// Who makes the container.
     pub engine: Engine,
-    /// The container's cgroup below the case's own; `{uid}`, `{uid_}` and `{id}` are filled in. Empty where the engine
+    /// The container's cgroup below the case's own; `{uid}`, `{uid_}` and `{id}` are filled in, the latter by
+    /// [`Engine::Cri`] itself. Empty where the engine
     /// chooses it.
     pub cgroup: &'static str,
     /// The hierarchies the engine finds.
     pub layout: Layout,
     /// Where the agent runs.
     pub agent: Place,
+    /// What it learns names from.
+    pub names: Names,
     /// The container is gone when its connection is reset.
     pub is_late: bool,
     /// What rstscope has to say of the runtime; nothing where the path does not tell it.
     pub runtime: Option<&'static str>,
+}
+
+/// From what the agent learns the names of a pod and its container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Names {
+    /// The folders that a kubelet would have made for their logs.
+    LogFolders,
+    /// The socket of the container runtime.
+    RuntimeSocket,
 }
 
 const SYSTEMD_POD: &str =
@@ -39,6 +51,7 @@ pub const CASES: &[Case] = &[
         cgroup: SYSTEMD_POD,
         layout: Layout::Unified,
         agent: Place::Host,
+        names: Names::LogFolders,
         is_late: false,
         runtime: Some("containerd"),
     },
@@ -49,6 +62,7 @@ pub const CASES: &[Case] = &[
         cgroup: CGROUPFS_POD,
         layout: Layout::Hybrid,
         agent: Place::Host,
+        names: Names::LogFolders,
         is_late: false,
         runtime: None,
     },
@@ -59,6 +73,7 @@ pub const CASES: &[Case] = &[
         cgroup: CRIO_POD,
         layout: Layout::V1,
         agent: Place::Host,
+        names: Names::LogFolders,
         is_late: false,
         runtime: Some("cri-o"),
     },
@@ -69,6 +84,7 @@ pub const CASES: &[Case] = &[
         cgroup: SYSTEMD_POD,
         layout: Layout::Unified,
         agent: Place::Host,
+        names: Names::LogFolders,
         is_late: false,
         runtime: Some("containerd"),
     },
@@ -79,8 +95,20 @@ pub const CASES: &[Case] = &[
         cgroup: SYSTEMD_POD,
         layout: Layout::Unified,
         agent: Place::Host,
+        names: Names::LogFolders,
         is_late: true,
         runtime: Some("containerd"),
+    },
+    Case {
+        name: "containerd-cri",
+        about: "a pod that containerd was asked for as by a kubelet; its socket is the only thing that knows names",
+        engine: Engine::Cri,
+        cgroup: CGROUPFS_POD,
+        layout: Layout::Unified,
+        agent: Place::Host,
+        names: Names::RuntimeSocket,
+        is_late: false,
+        runtime: None,
     },
     Case {
         name: "podman",
@@ -89,6 +117,7 @@ pub const CASES: &[Case] = &[
         cgroup: "",
         layout: Layout::Unified,
         agent: Place::Host,
+        names: Names::LogFolders,
         is_late: false,
         runtime: Some("podman"),
     },
@@ -99,6 +128,7 @@ pub const CASES: &[Case] = &[
         cgroup: SYSTEMD_POD,
         layout: Layout::Unified,
         agent: Place::HostMount,
+        names: Names::LogFolders,
         is_late: false,
         runtime: Some("containerd"),
     },
@@ -109,6 +139,7 @@ pub const CASES: &[Case] = &[
         cgroup: SYSTEMD_POD,
         layout: Layout::Unified,
         agent: Place::Pid1,
+        names: Names::LogFolders,
         is_late: false,
         runtime: Some("containerd"),
     },
@@ -119,6 +150,7 @@ pub const CASES: &[Case] = &[
         cgroup: SYSTEMD_POD,
         layout: Layout::Unified,
         agent: Place::Handles,
+        names: Names::LogFolders,
         is_late: false,
         runtime: Some("containerd"),
     },
@@ -129,6 +161,7 @@ pub const CASES: &[Case] = &[
         cgroup: SYSTEMD_POD,
         layout: Layout::Unified,
         agent: Place::Blind,
+        names: Names::LogFolders,
         is_late: false,
         runtime: Some("containerd"),
     },

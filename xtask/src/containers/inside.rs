@@ -11,11 +11,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::json;
 
 use super::{
     agents::Place,
-    cases::{self, Case},
-    engines::Task,
+    cases::{self, Case, Names},
+    engines::{self, Pod, Task},
     image,
     layout::{self, Layout},
 };
@@ -38,7 +39,17 @@ const SHORT_LIFE: Duration = Duration::from_secs(2);
 const LATE: Duration = Duration::from_secs(6);
 
 const PORT: u16 = 8080;
-const CONTAINER_NAME: &str = "server";
+
+/// The pod, but for its uid, which is the case's own.
+const POD: Pod<'static> = Pod {
+    namespace: "shop",
+    name: "cart-0",
+    uid: "",
+    container: "server",
+    image: "registry.example/shop/cart:1.2",
+    label: ("app.kubernetes.io/name", "cart"),
+    annotation: ("example.org/team", "green"),
+};
 
 /// Plays a case and prints the verdict.
 pub fn play(options: &CasePart) -> Result<()> {
@@ -72,18 +83,26 @@ fn name(
 ) -> Result<()> {
     let uid = format!("{:08x}-93b7-4a58-8e21-7c6d4b3a2f10", process::id());
     let id = format!("{:08x}{}", process::id(), "5ea1".repeat(14));
-    let logs = folder.join("pods");
-    let log = logs.join(format!("shop_cart-0_{uid}/{CONTAINER_NAME}"));
-    fs::create_dir_all(&log).with_context(|| format!("cannot make the folder {}", log.display()))?;
+    let pod = Pod { uid: &uid, ..POD };
+    let names = tell_names(case.names, &pod, folder)?;
     let cgroup = case.cgroup.replace("{uid_}", &uid.replace('-', "_")).replace("{uid}", &uid).replace("{id}", &id);
 
     let rstscope = case.agent.program(&options.play.rstscope, folder)?;
-    let logs = logs.display().to_string();
-    let mut agent = Agent::start(&rstscope, namespace, &["--pod-logs", &logs, "--node", "node-7"])?;
+    let flags: Vec<&str> = names.iter().map(String::as_str).chain(["--node", "node-7"]).collect();
+    let mut agent = Agent::start(&rstscope, namespace, &flags)?;
     // After the agent: it has to notice the container.
     let root = image::make(folder)?;
-    let task =
-        Task { programs: &options.play.programs, folder, root: &root, top, cgroup: &cgroup, id: &id, port: PORT };
+    let task = Task {
+        programs: &options.play.programs,
+        kubelet: &options.kubelet,
+        folder,
+        root: &root,
+        top,
+        cgroup: &cgroup,
+        id: &id,
+        pod: &pod,
+        port: PORT,
+    };
     let container = case.engine.start(&task)?;
 
     let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).context("cannot connect into the container")?;
@@ -113,9 +132,17 @@ fn name(
     if case.cgroup.is_empty() {
         verdict.absent(&line, "/local/pod");
     } else {
-        verdict.is(&line, "/local/container/name", CONTAINER_NAME);
-        for (key, value) in [("namespace", "shop"), ("name", "cart-0"), ("uid", &uid), ("node", "node-7")] {
+        verdict.is(&line, "/local/container/name", pod.container);
+        for (key, value) in [("namespace", pod.namespace), ("name", pod.name), ("uid", pod.uid), ("node", "node-7")] {
             verdict.is(&line, &format!("/local/pod/{key}"), value);
+        }
+    }
+    match case.names {
+        Names::LogFolders => verdict.absent(&line, "/local/container/image"),
+        Names::RuntimeSocket => {
+            verdict.is(&line, "/local/container/image", pod.image);
+            verdict.is(&line, "/local/pod/labels", json!({ pod.label.0: pod.label.1 }));
+            verdict.is(&line, "/local/pod/annotations", json!({ pod.annotation.0: pod.annotation.1 }));
         }
     }
     match (case.layout, case.agent) {
@@ -128,6 +155,22 @@ fn name(
     let id: String = word("/local/container/id").chars().take(12).collect();
     verdict.measured(format!("{id} {} {}", word("/local/container/runtime"), word("/local/pod/name")));
     Ok(())
+}
+
+/// Prepares what the agent learns names from, and says so in its flags. A node always has the folder for logs.
+fn tell_names(names: Names, pod: &Pod<'_>, folder: &Path) -> Result<Vec<String>> {
+    let logs = folder.join("pods");
+    let log = logs.join(format!("{}_{}_{}/{}", pod.namespace, pod.name, pod.uid, pod.container));
+    let made = if names == Names::LogFolders { &log } else { &logs };
+    fs::create_dir_all(made).with_context(|| format!("cannot make the folder {}", made.display()))?;
+    let mut flags = vec!["--pod-logs".to_owned(), logs.display().to_string()];
+    if names == Names::RuntimeSocket {
+        let beginning = pod.label.0.split_inclusive('/').next().unwrap_or_default();
+        flags.extend(["--cri-socket".to_owned(), engines::socket(folder).display().to_string()]);
+        flags.extend(["--pod-labels".to_owned(), format!("{beginning}*")]);
+        flags.extend(["--pod-annotations".to_owned(), pod.annotation.0.to_owned()]);
+    }
+    Ok(flags)
 }
 
 /// Uses the connection again some time after the server has closed it and the container's cgroup was removed.

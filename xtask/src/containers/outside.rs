@@ -34,6 +34,7 @@ pub fn play(options: &CasePart) -> Result<()> {
     command.args(["--foreground", "--kill-after=5", LIMIT, "unshare", "--net", "--mount", "--"]).arg(xtask);
     command.args(["container-part", "inside", &options.play.name, "--outside", &options.play.outside.to_string()]);
     command.arg("--rstscope").arg(&options.play.rstscope).arg("--programs").arg(&options.play.programs);
+    command.arg("--kubelet").arg(&options.kubelet);
     command.arg("--top").arg(&top.name).arg("--folder").arg(&folder.0);
     let status = command.stdin(Stdio::null()).status().context("cannot run `timeout` (coreutils)")?;
     if !status.success() {

@@ -1,4 +1,4 @@
-//! The process in the container.
+//! The processes in the container.
 
 use std::{
     io::Read,
@@ -23,4 +23,11 @@ pub fn serve(port: u16) -> Result<()> {
     let (mut goodbye, _) = listener.accept().context("cannot accept")?;
     ensure!(goodbye.read(&mut all).context("the client did not end")? == 0, "the client had more to say");
     Ok(())
+}
+
+/// Does nothing until it is killed.
+pub fn pause() -> ! {
+    loop {
+        std::thread::park();
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! The runtime knows what the kubelet told it to make: names, the labels and annotations of pods, images. It knows
 //! neither the owner of a pod nor the node's name. There is no read-only mode: who may connect may also start
-//! containers, so only the requests that list are declared here at all.
+//! containers, so only requests that read are declared here at all.
 
 mod connection;
 mod error;
@@ -13,9 +13,16 @@ mod socket;
 
 use std::path::Path;
 
-use self::connection::{Connection, Method};
+use self::{
+    connection::{Connection, Limits, Method},
+    messages::{
+        ListContainersRequest, ListContainersResponse, ListImagesRequest, ListImagesResponse, ListPodSandboxRequest,
+        ListPodSandboxResponse, VersionRequest, VersionResponse,
+    },
+};
 pub use self::{
     error::CriError,
+    image::ImageNames,
     listing::Listing,
     socket::{USUAL_PLACES, find_socket},
 };
@@ -30,36 +37,49 @@ pub struct Runtime {
     pub version: String,
 }
 
-/// Asks who answers at a socket. Takes at most 7 s.
+/// Asks who answers at a socket, in at most 7 s.
 ///
 /// # Errors
 ///
 /// When no runtime answers there.
 pub async fn runtime(socket: &Path) -> Result<Runtime, CriError> {
-    let mut connection = Connection::open(socket).await?;
-    let answer: messages::VersionResponse =
-        connection.call(Method::Version, messages::VersionRequest::default()).await?;
+    let mut connection = Connection::open(socket, Limits::USUAL).await?;
+    let answer: VersionResponse = connection.call(Method::Version, VersionRequest::default()).await?;
     Ok(Runtime { name: error::quoted(&answer.runtime_name), version: error::quoted(&answer.runtime_version) })
 }
 
-/// Lists the pods of this node and their containers, living or dead, until the kubelet removes them. Takes at most 17 s.
+/// Lists the pods of this node and their containers, living or dead, until the kubelet removes them, in at most 17 s.
+/// `images` is for the next listing: it saves asking for the images again.
 ///
 /// # Errors
 ///
-/// When the socket cannot be reached, or one of the answers cannot be had or read.
-pub async fn list(socket: &Path, allowed: &Allowed) -> Result<Listing, CriError> {
-    let mut connection = Connection::open(socket).await?;
-    // Containers before sandboxes, so that the sandbox of each is there unless it was removed meanwhile.
-    let containers: messages::ListContainersResponse =
-        connection.call(Method::ListContainers, messages::ListContainersRequest {}).await?;
-    let sandboxes: messages::ListPodSandboxResponse =
-        connection.call(Method::ListPodSandbox, messages::ListPodSandboxRequest {}).await?;
-    let images = if containers.containers.iter().any(image::takes_the_list) {
-        let answer: messages::ListImagesResponse =
-            connection.call(Method::ListImages, messages::ListImagesRequest {}).await?;
-        image::Names::of(answer.images)
-    } else {
-        image::Names::default()
-    };
-    Ok(Listing::of(sandboxes.items, containers.containers, &images, allowed))
+/// When the socket cannot be reached, or the pods or containers cannot be had or read.
+pub async fn list(socket: &Path, allowed: &Allowed, images: &mut ImageNames) -> Result<Listing, CriError> {
+    list_within(Limits::USUAL, socket, allowed, images).await
 }
+
+async fn list_within(
+    limits: Limits,
+    socket: &Path,
+    allowed: &Allowed,
+    images: &mut ImageNames,
+) -> Result<Listing, CriError> {
+    let mut connection = Connection::open(socket, limits).await?;
+    // Containers before sandboxes, so that the sandbox of each is there unless it was removed meanwhile.
+    let ListContainersResponse { containers } =
+        connection.call(Method::ListContainers, ListContainersRequest {}).await?;
+    let sandboxes: ListPodSandboxResponse = connection.call(Method::ListPodSandbox, ListPodSandboxRequest {}).await?;
+    images.forget_all_but(&containers);
+    let mut no_images = None;
+    if images.lack_any_of(&containers) {
+        match connection.call(Method::ListImages, ListImagesRequest {}).await {
+            Ok(ListImagesResponse { images: list }) => images.learn(list, &containers),
+            Err(error) => no_images = Some(error),
+        }
+    }
+    let listing = Listing::of(sandboxes.items, containers, images, allowed);
+    Ok(Listing { no_images, ..listing })
+}
+
+#[cfg(test)]
+mod tests;

@@ -19,11 +19,19 @@ use tonic_prost::ProstCodec;
 
 use super::error::{CriError, quoted};
 
-/// A runtime accepts at once; one that does not is not there.
-const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// How long a runtime has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// To accept a connection, which the kernel does for it.
+    pub(super) connect: Duration,
+    /// For each answer. A listing of some thousand containers takes some ten milliseconds.
+    pub(super) request: Duration,
+}
 
-/// A listing of some thousand containers takes a runtime some ten milliseconds.
-const REQUEST_LIMIT: Duration = Duration::from_secs(5);
+impl Limits {
+    /// Those of every use.
+    pub(super) const USUAL: Self = Self { connect: Duration::from_secs(2), request: Duration::from_secs(5) };
+}
 
 /// What containerd sends at most (`DefaultMaxSendMsgSize`, its package defaults) and what the kubelet reads at most
 /// (`maxMsgSize`, k8s.io/cri-client), about ten times as much as 500 pods with 5 000 containers take.
@@ -61,23 +69,24 @@ impl Method {
 /// A connection to a runtime, closed when it is dropped.
 pub(super) struct Connection {
     socket: PathBuf,
+    limits: Limits,
     grpc: Grpc<Channel>,
 }
 
 impl Connection {
     /// Connects.
-    pub(super) async fn open(socket: &Path) -> Result<Self, CriError> {
+    pub(super) async fn open(socket: &Path, limits: Limits) -> Result<Self, CriError> {
         let timed_out = || CriError::TimedOut {
             socket: socket.to_owned(),
             request: "the attempt to connect",
-            limit: CONNECT_LIMIT,
+            limit: limits.connect,
         };
-        let channel = match timeout(CONNECT_LIMIT, endpoint(socket)?.connect()).await {
+        let channel = match timeout(limits.connect, endpoint(socket)?.connect()).await {
             Ok(connected) => connected.map_err(|error| cannot_connect(socket, &error))?,
             Err(_elapsed) => return Err(timed_out()),
         };
         let grpc = Grpc::new(channel).max_decoding_message_size(MOST_BYTES);
-        Ok(Self { socket: socket.to_owned(), grpc })
+        Ok(Self { socket: socket.to_owned(), limits, grpc })
     }
 
     /// Asks.
@@ -86,11 +95,11 @@ impl Connection {
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
-        match timeout(REQUEST_LIMIT, self.ask(method, question)).await {
+        match timeout(self.limits.request, self.ask(method, question)).await {
             Ok(answer) => answer.map_err(|status| self.no_answer(method, &status)),
             Err(_elapsed) => {
                 let (socket, request) = (self.socket.clone(), method.name());
-                Err(CriError::TimedOut { socket, request, limit: REQUEST_LIMIT })
+                Err(CriError::TimedOut { socket, request, limit: self.limits.request })
             }
         }
     }
@@ -122,25 +131,25 @@ impl Connection {
 }
 
 fn endpoint(socket: &Path) -> Result<Endpoint, CriError> {
-    let unreachable =
-        |why| CriError::Unreachable { socket: socket.to_owned(), error: io::Error::new(ErrorKind::InvalidInput, why) };
-    let path = socket.to_str().ok_or_else(|| unreachable("the path is not UTF-8; give the socket another one"))?;
-    Endpoint::from_shared(format!("unix:{path}")).map_err(|_invalid| unreachable("this is no path of a socket"))
+    let unusable = |said: &str| CriError::Unreachable { socket: socket.to_owned(), said: said.to_owned() };
+    let path = socket.to_str().ok_or_else(|| unusable("its path is not UTF-8, give it another one"))?;
+    Endpoint::from_shared(format!("unix:{path}")).map_err(|_invalid| unusable("this is no path of a socket"))
 }
 
 fn cannot_connect(socket: &Path, error: &transport::Error) -> CriError {
+    match causes(error).find_map(|cause| cause.downcast_ref()) {
+        Some(cause) => unreachable(socket, cause),
+        None => unreachable(socket, &io::Error::other(quoted(&innermost(error)))),
+    }
+}
+
+fn unreachable(socket: &Path, cause: &io::Error) -> CriError {
     let socket = socket.to_owned();
-    let Some(cause) = causes(error).find_map(|cause| cause.downcast_ref::<io::Error>()) else {
-        return CriError::Unreachable { socket, error: io::Error::other(quoted(&innermost(error))) };
-    };
     match cause.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => CriError::NotThere(socket),
         ErrorKind::PermissionDenied => CriError::Denied(socket),
         ErrorKind::ConnectionRefused => CriError::NobodyListens(socket),
-        kind => {
-            let error = cause.raw_os_error().map_or_else(|| kind.into(), io::Error::from_raw_os_error);
-            CriError::Unreachable { socket, error }
-        }
+        _ => CriError::Unreachable { socket, said: cause.to_string() },
     }
 }
 

@@ -1,12 +1,12 @@
 //! What can go wrong with a runtime's socket, each as one sentence with its remedy.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 /// So much of what a runtime says is repeated.
 const MOST_QUOTED: usize = 200;
 
 /// Why a runtime's socket told nothing.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CriError {
     /// There is no such file.
     #[error("there is no {}: give the path of the container runtime's socket, in a container with its folder mounted", .0.display())]
@@ -23,12 +23,12 @@ pub enum CriError {
     )]
     Denied(PathBuf),
     /// Connecting failed in another way.
-    #[error("cannot connect to {}: {error}", socket.display())]
+    #[error("cannot connect to {}: {said}", socket.display())]
     Unreachable {
         /// Where.
         socket: PathBuf,
-        /// How.
-        error: io::Error,
+        /// In the system's words.
+        said: String,
     },
     /// It does not know the request.
     #[error(

@@ -4,33 +4,54 @@ use std::collections::HashMap;
 
 use super::messages::{Container, Image};
 
-/// Of the names of an image, by its id without `sha256:`, the one that is beyond doubt.
-#[derive(Debug, Default)]
-pub(super) struct Names(HashMap<String, String>);
+/// The names of the images that only the runtime's list of images can tell, kept from listing to listing.
+///
+/// A kubelet resolves the image's name to an id and tells the runtime that. From Kubernetes 1.28 on it tells both, but
+/// containerd before 2.0 forgets the name. The image's only name on this node is what `kubectl` shows then, too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageNames {
+    /// By id without `sha256:`; none where the list has no name beyond doubt.
+    by_id: HashMap<String, Option<String>>,
+}
 
-impl Names {
-    /// Keeps the images that have one.
-    pub(super) fn of(images: Vec<Image>) -> Self {
-        Self(images.into_iter().filter_map(|image| Some((digits(&image.id).to_owned(), only_name(image)?))).collect())
+impl ImageNames {
+    /// Whether the list has to be asked for one of these.
+    pub(super) fn lack_any_of(&self, containers: &[Container]) -> bool {
+        containers.iter().filter_map(listed_by).any(|id| !self.by_id.contains_key(id))
+    }
+
+    /// Takes the names of these containers' images from the list. What was known stays: a tag may have moved on since.
+    pub(super) fn learn(&mut self, images: Vec<Image>, containers: &[Container]) {
+        let mut list: HashMap<String, String> =
+            images.into_iter().filter_map(|image| Some((digits(&image.id).to_owned(), only_name(image)?))).collect();
+        for id in containers.iter().filter_map(listed_by) {
+            if !self.by_id.contains_key(id) {
+                self.by_id.insert(id.to_owned(), list.remove(id));
+            }
+        }
+    }
+
+    /// Drops the names of images that none of these has.
+    pub(super) fn forget_all_but(&mut self, containers: &[Container]) {
+        let kept = containers.iter().filter_map(listed_by).filter_map(|id| self.by_id.remove_entry(id)).collect();
+        self.by_id = kept;
     }
 
     /// The image that the pod's specification names, as far as it can be told.
-    ///
-    /// A kubelet resolves the name to the image's id and tells the runtime that. From Kubernetes 1.28 on it tells both,
-    /// but containerd before 2.0 forgets the name. The image's only name on this node is what `kubectl` shows then, too.
     pub(super) fn name(&self, container: &Container) -> Option<String> {
-        if let Some(named) = named(container) {
-            return Some(named.to_owned());
-        }
-        let asked_for = container.image.as_ref().map(|image| image.image.as_str());
-        let ids = [container.image_id.as_str(), container.image_ref.as_str()].into_iter().chain(asked_for);
-        ids.filter(|id| is_id(id)).find_map(|id| self.0.get(digits(id))).cloned()
+        let told = named(container).map(str::to_owned);
+        told.or_else(|| self.by_id.get(listed_by(container)?)?.clone())
     }
 }
 
-/// Whether only the list of images can tell the container's image.
-pub(super) fn takes_the_list(container: &Container) -> bool {
-    named(container).is_none()
+/// The id of an image whose name only the list can tell.
+fn listed_by(container: &Container) -> Option<&str> {
+    if named(container).is_some() {
+        return None;
+    }
+    let asked_for = container.image.as_ref().map(|image| image.image.as_str());
+    let ids = [container.image_id.as_str(), container.image_ref.as_str()].into_iter().chain(asked_for);
+    ids.into_iter().find(|id| is_id(id)).map(digits)
 }
 
 fn named(container: &Container) -> Option<&str> {
@@ -97,52 +118,88 @@ mod tests {
         }
     }
 
-    fn names(id: &str, tags: &[&str], digests: &[&str]) -> Names {
+    fn image(id: &str, tags: &[&str], digests: &[&str]) -> Image {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        Names::of(vec![Image { id: id.to_owned(), repo_tags: owned(tags), repo_digests: owned(digests) }])
+        Image { id: id.to_owned(), repo_tags: owned(tags), repo_digests: owned(digests) }
+    }
+
+    /// What the container is called, given this image.
+    fn name(container: &Container, image: Image) -> Option<String> {
+        let mut names = ImageNames::default();
+        names.learn(vec![image], std::slice::from_ref(container));
+        names.name(container)
     }
 
     #[test]
     fn the_users_own_word_comes_first() {
-        let names = names(ID, &["docker.io/library/nginx:1.27"], &[]);
         let container = container(&format!("sha256:{ID}"), "nginx:1.27", ID);
-        assert_eq!(names.name(&container).as_deref(), Some("nginx:1.27"));
-        assert!(!takes_the_list(&container));
+        assert_eq!(name(&container, image(ID, &["docker.io/library/nginx:1.27"], &[])).as_deref(), Some("nginx:1.27"));
     }
 
     #[test]
     fn a_name_the_kubelet_asked_for_is_one() {
         let digest = format!("quay.io/shop/cart@sha256:{ID}");
-        assert_eq!(Names::default().name(&container(&digest, "", ID)), Some(digest));
+        assert_eq!(ImageNames::default().name(&container(&digest, "", ID)), Some(digest));
     }
 
     #[test]
     fn an_id_is_no_name() {
-        for id in [ID.to_owned(), format!("sha256:{ID}"), ID[..12].to_owned(), String::new()] {
+        for id in [ID.to_owned(), format!("sha256:{ID}"), ID[..12].to_owned()] {
             let container = container(&id, "", "");
-            assert!(takes_the_list(&container), "{id}");
-            assert_eq!(Names::default().name(&container), None, "{id}");
+            assert!(ImageNames::default().lack_any_of(std::slice::from_ref(&container)), "{id}");
+            assert_eq!(ImageNames::default().name(&container), None, "{id}");
         }
-        assert!(takes_the_list(&Container::default()));
+    }
+
+    #[test]
+    fn the_list_is_asked_only_for_what_it_can_tell_and_once() {
+        let told = [container(ID, "nginx:1.27", ID), container("nginx:1.27", "", ID), Container::default()];
+        assert!(!ImageNames::default().lack_any_of(&told));
+
+        let untold = [container(ID, "", "")];
+        let mut names = ImageNames::default();
+        assert!(names.lack_any_of(&untold));
+        names.learn(Vec::new(), &untold);
+        assert!(!names.lack_any_of(&untold), "that there is no name is known, too");
+    }
+
+    #[test]
+    fn a_name_stays_when_its_tag_moves_on() {
+        let containers = [container(ID, "", "")];
+        let mut names = ImageNames::default();
+        names.learn(vec![image(ID, &["quay.io/shop/cart:1.2"], &[])], &containers);
+        names.learn(vec![image(ID, &["quay.io/other/name:3"], &[])], &containers);
+        assert_eq!(names.name(&containers[0]).as_deref(), Some("quay.io/shop/cart:1.2"));
+    }
+
+    #[test]
+    fn names_go_with_the_last_container_of_the_image() {
+        let containers = [container(ID, "", ""), container(ID, "", "")];
+        let mut names = ImageNames::default();
+        names.learn(vec![image(ID, &["quay.io/shop/cart:1.2"], &[])], &containers);
+        names.forget_all_but(&containers);
+        assert!(!names.lack_any_of(&containers));
+        names.forget_all_but(&[]);
+        assert_eq!(names, ImageNames::default());
     }
 
     #[test]
     fn an_id_is_found_with_and_without_its_prefix() {
         let with = format!("sha256:{ID}");
-        for (listed, asked, by_reference) in [(&*with, ID, ""), (ID, &*with, ""), (ID, "", &*with), (&*with, "", ID)] {
-            let names = names(listed, &["quay.io/shop/cart:1.2"], &[&format!("quay.io/shop/cart@sha256:{ID}")]);
-            let container = container(asked, "", by_reference);
-            assert_eq!(names.name(&container).as_deref(), Some("quay.io/shop/cart:1.2"), "{listed} {asked}");
+        let digest = format!("quay.io/shop/cart@sha256:{ID}");
+        let listed = |id: &str| image(id, &["quay.io/shop/cart:1.2"], &[&digest]);
+        for (id, asked_for, by_reference) in [(&*with, ID, ""), (ID, &*with, ""), (ID, "", &*with), (&*with, "", ID)] {
+            let name = name(&container(asked_for, "", by_reference), listed(id));
+            assert_eq!(name.as_deref(), Some("quay.io/shop/cart:1.2"), "{id} {asked_for}");
         }
-        let names = names(&with, &["quay.io/shop/cart:1.2"], &[]);
-        let container = Container { image_id: ID.to_owned(), ..container("", "", "quay.io/shop/cart@sha256:1") };
-        assert_eq!(names.name(&container).as_deref(), Some("quay.io/shop/cart:1.2"));
+        let with_id = Container { image_id: ID.to_owned(), ..container("", "", &digest) };
+        assert_eq!(name(&with_id, listed(&with)).as_deref(), Some("quay.io/shop/cart:1.2"));
     }
 
     #[test]
     fn an_image_without_a_tag_has_the_name_of_its_digest() {
         let digest = format!("quay.io/shop/cart@sha256:{ID}");
-        assert_eq!(names(ID, &[], &[&digest]).name(&container(ID, "", "")), Some(digest));
+        assert_eq!(name(&container(ID, "", ""), image(ID, &[], &[&digest])), Some(digest));
     }
 
     #[test]
@@ -156,7 +213,7 @@ mod tests {
             (&[], &[]),
             (&["<none>:<none>"], &[]),
         ] {
-            assert_eq!(names(ID, tags, digests).name(&container(ID, "", "")), None, "{tags:?} {digests:?}");
+            assert_eq!(name(&container(ID, "", ""), image(ID, tags, digests)), None, "{tags:?} {digests:?}");
         }
     }
 
@@ -171,7 +228,7 @@ mod tests {
     #[test]
     fn a_name_nobody_can_have_given_is_none() {
         for name in ["nginx\u{1b}[31m", "nginx latest", "ngi\u{202e}nx", &"x".repeat(1_000_000)] {
-            assert_eq!(Names::default().name(&container(name, name, "")), None);
+            assert_eq!(ImageNames::default().name(&container(name, name, "")), None);
         }
     }
 }

@@ -7,7 +7,8 @@ use super::{
         allow::Allowed,
         facts::{ContainerFacts, PodFacts},
     },
-    image,
+    error::CriError,
+    image::ImageNames,
     messages::{Container, PodSandbox, PodSandboxMetadata},
 };
 
@@ -25,6 +26,8 @@ pub struct Listing {
     /// Sandboxes and containers that are left out, because no kubelet can have named them so or because what they
     /// belong to is missing.
     pub left_out: usize,
+    /// Why some containers have no image, where the runtime did not list its images.
+    pub no_images: Option<CriError>,
 }
 
 impl Listing {
@@ -32,7 +35,7 @@ impl Listing {
     pub(super) fn of(
         sandboxes: Vec<PodSandbox>,
         containers: Vec<Container>,
-        images: &image::Names,
+        images: &ImageNames,
         allowed: &Allowed,
     ) -> Self {
         let all = sandboxes.len() + containers.len();
@@ -48,7 +51,7 @@ impl Listing {
             pod.containers.insert(id, facts);
             used += 1;
         }
-        Self { pods: pods.into_values().collect(), left_out: all - used }
+        Self { pods: pods.into_values().collect(), left_out: all - used, no_images: None }
     }
 }
 
@@ -97,7 +100,7 @@ fn newest(runs: Vec<Run>) -> Vec<Run> {
     newest.into_values().collect()
 }
 
-fn container_facts(container: Container, images: &image::Names) -> Option<(String, ContainerFacts)> {
+fn container_facts(container: Container, images: &ImageNames) -> Option<(String, ContainerFacts)> {
     let image = images.name(&container);
     let name = container.metadata?.name;
     let is_sound = is_name(&name) && is_name(&container.id);
