@@ -8,7 +8,6 @@ mod cgroup_handle;
 mod cgroup_mount;
 pub mod cgroup_path;
 mod cgroup_tree;
-mod pod_logs;
 pub mod pods;
 mod process;
 mod remembered;

@@ -144,7 +144,7 @@ fn places(tuning: &Tuning) -> Result<Vec<Check>> {
                 let why = not_asked.iter().find(|NotAsked(left_out, _)| *left_out == source);
                 Check::ok(name, format!("not asked: {}", why?.1))
             }
-            Health::Answers { pods } => Check::ok(name, format!("knows {pods} pods of this node")),
+            Health::Answers { pods, left_out, lacks } => answers(name, pods, left_out, lacks),
             Health::Waiting => Check::warning(
                 name,
                 format!("has not answered in {} s", SOURCES_LIMIT.as_secs()),
@@ -156,6 +156,17 @@ fn places(tuning: &Tuning) -> Result<Vec<Check>> {
         })
     }));
     Ok(checks)
+}
+
+fn answers(name: &'static str, pods: usize, left_out: usize, lacks: Option<String>) -> Check {
+    let found = match left_out {
+        0 => format!("knows {pods} pods of this node"),
+        _ => format!("knows {pods} pods of this node; {left_out} entries of its answer make no sense and are left out"),
+    };
+    match lacks {
+        Some(lacks) => Check::warning(name, format!("{found}, but without some names"), lacks),
+        None => Check::ok(name, found),
+    }
 }
 
 /// Whoever has not answered by then is slow.

@@ -42,6 +42,8 @@ struct State {
     jobs: HashMap<String, Value>,
     version: u64,
     watchers: Vec<TcpStream>,
+    /// Every event with its resource version, for a watch that goes on from an older one.
+    events: Vec<(u64, Value)>,
     requests: Vec<String>,
 }
 
@@ -57,6 +59,7 @@ impl ApiServer {
             jobs: HashMap::new(),
             version: 1,
             watchers: Vec::new(),
+            events: Vec::new(),
             requests: Vec::new(),
         };
         let state = Arc::new(Mutex::new(state));
@@ -107,7 +110,7 @@ impl ApiServer {
         pod["metadata"]["resourceVersion"] = json!(state.version.to_string());
         let uid = pod["metadata"]["uid"].as_str().unwrap().to_owned();
         let kind = if state.pods.insert(uid, pod.clone()).is_some() { "MODIFIED" } else { "ADDED" };
-        state.tell(&json!({"type": kind, "object": pod}));
+        state.happened(json!({"type": kind, "object": pod}));
     }
 
     /// Removes a pod.
@@ -116,7 +119,7 @@ impl ApiServer {
         state.version += 1;
         let mut pod = state.pods.remove(uid).unwrap();
         pod["metadata"]["resourceVersion"] = json!(state.version.to_string());
-        state.tell(&json!({"type": "DELETED", "object": pod}));
+        state.happened(json!({"type": "DELETED", "object": pod}));
     }
 
     /// What every watch is told, whether it is an event or not.
@@ -146,9 +149,13 @@ impl ApiServer {
 }
 
 impl State {
+    fn happened(&mut self, event: Value) {
+        self.tell(&event);
+        self.events.push((self.version, event));
+    }
+
     fn tell(&mut self, event: &Value) {
-        let text = format!("{event}\n");
-        self.watchers.retain_mut(|watcher| write!(watcher, "{:x}\r\n{text}\r\n", text.len()).is_ok());
+        self.watchers.retain_mut(|watcher| tell(watcher, event));
     }
 
     /// The status and the body; none for a watch that has begun.
@@ -176,6 +183,10 @@ impl State {
                     let head =
                         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
                     watcher.write_all(head.as_bytes()).unwrap();
+                    let since = query.get("resourceVersion").and_then(|version| version.parse().ok()).unwrap_or(0);
+                    for (_, event) in self.events.iter().filter(|(version, _)| *version > since) {
+                        tell(&mut watcher, event);
+                    }
                     self.watchers.push(watcher);
                     return None;
                 }
@@ -191,6 +202,12 @@ impl State {
         let metadata = json!({"resourceVersion": self.version.to_string()});
         json!({"apiVersion": "v1", "kind": "PodList", "metadata": metadata, "items": items}).to_string()
     }
+}
+
+/// Whether it could be told.
+fn tell(watcher: &mut TcpStream, event: &Value) -> bool {
+    let text = format!("{event}\n");
+    write!(watcher, "{:x}\r\n{text}\r\n", text.len()).is_ok()
 }
 
 fn status(code: u16) -> String {

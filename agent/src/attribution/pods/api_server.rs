@@ -95,8 +95,9 @@ impl ApiServer {
             tokio::select! {
                 event = events.next() => match event {
                     Some(Ok(event)) => {
-                        list.take(event, |pod| owners.facts(pod, allow), store);
-                        report.answered(store.count(Source::ApiServer));
+                        if list.take(event, |pod| owners.facts(pod, allow), store) {
+                            report.answered(store.count(Source::ApiServer));
+                        }
                     }
                     Some(Err(error)) => report.failed(watch_failure(&error)),
                     // The watcher goes on for ever.
@@ -130,10 +131,17 @@ impl Default for List {
 }
 
 impl List {
-    fn take(&mut self, event: Event<Pod>, mut facts: impl FnMut(&Pod) -> Option<PodFacts>, store: &PodStore) {
+    /// Puts an event into the store; whether the store now knows every pod.
+    fn take(&mut self, event: Event<Pod>, mut facts: impl FnMut(&Pod) -> Option<PodFacts>, store: &PodStore) -> bool {
         match event {
-            Event::Init => *self = Self::default(),
-            Event::InitApply(pod) => self.pods.extend(facts(&pod)),
+            Event::Init => {
+                *self = Self::default();
+                return false;
+            }
+            Event::InitApply(pod) => {
+                self.pods.extend(facts(&pod));
+                return false;
+            }
             Event::InitDone => store.replace(Source::ApiServer, std::mem::take(&mut self.pods), self.asked),
             Event::Apply(pod) => {
                 if let Some(pod) = facts(&pod) {
@@ -146,6 +154,7 @@ impl List {
                 }
             }
         }
+        true
     }
 }
 

@@ -12,7 +12,6 @@ use super::{
 use crate::event::party::Source;
 
 #[path = "../../../tests/kernel/api_server.rs"]
-#[expect(dead_code, reason = "the kernel tests use the rest of it")]
 mod home_made;
 use home_made::{ApiServer, Mood, pod};
 
@@ -41,6 +40,13 @@ fn health(workers: &Workers, source: Source) -> Health {
     workers.health()[source as usize].1.clone()
 }
 
+fn pods(workers: &Workers, source: Source) -> Option<usize> {
+    match health(workers, source) {
+        Health::Answers { pods, .. } => Some(pods),
+        _ => None,
+    }
+}
+
 fn pod_name(workers: &Workers, uid: &str) -> Option<String> {
     workers.store().pod(uid).map(|(pod, _)| pod.name.clone())
 }
@@ -62,7 +68,7 @@ fn a_watch_of_this_nodes_pods_follows_what_comes_and_goes() {
     server.put_pod(pod("shop", "cart-0", UID, NODE, ID));
     server.put_pod(pod("shop", "cart-1", "elsewhere", "node-8", NEW_ID));
     let (workers, _folder) = watching(&server);
-    until("the list", || health(&workers, Source::ApiServer) == Health::Answers { pods: 1 });
+    until("the list", || pods(&workers, Source::ApiServer) == Some(1));
     assert_eq!(pod_name(&workers, UID).as_deref(), Some("cart-0"));
     assert_eq!(pod_name(&workers, "elsewhere"), None);
     let (container, source) = workers.store().container(UID, ID, Instant::now()).unwrap();
@@ -125,29 +131,36 @@ fn a_static_pod_is_found_by_the_hash_in_its_cgroup() {
 
 #[test]
 fn an_api_server_in_any_mood_is_told_of_and_what_was_learned_stays() {
-    for (mood, said) in [
-        (Mood::Status(401), "not accepted"),
-        (Mood::Status(403), "allow `list` and `watch`"),
-        (Mood::Status(410), "the test answers 410"),
-        (Mood::Status(500), "the test answers 500"),
-        (Mood::Garbage, "API server"),
-        (Mood::HangsUp, "network"),
-    ] {
-        let server = ApiServer::start();
-        server.put_pod(pod("shop", "cart-0", UID, NODE, ID));
-        let (workers, _folder) = watching(&server);
-        until("the list", || pod_name(&workers, UID).is_some());
-        until("the watch", || server.requests().iter().any(|request| request.contains("watch=true")));
-        server.set_mood(mood);
-        until(&format!("{mood:?}"), || match health(&workers, Source::ApiServer) {
-            Health::Fails { what, remedy } => format!("{what}; {remedy}").contains(said),
-            _ => false,
-        });
-        assert_eq!(pod_name(&workers, UID).as_deref(), Some("cart-0"), "{mood:?}");
-        server.set_mood(Mood::Fine);
-        server.put_pod(pod("shop", "cart-1", "later", NODE, NEW_ID));
-        until("that it is asked again", || pod_name(&workers, "later").is_some());
-    }
+    // Side by side, because each waits for the pauses between questions.
+    std::thread::scope(|scope| {
+        for (mood, said) in [
+            (Mood::Status(401), "not accepted"),
+            (Mood::Status(403), "allow `list` and `watch`"),
+            (Mood::Status(410), "the test answers 410"),
+            (Mood::Status(500), "the test answers 500"),
+            (Mood::Garbage, "API server"),
+            (Mood::HangsUp, "network"),
+        ] {
+            scope.spawn(move || fails_and_recovers(mood, said));
+        }
+    });
+}
+
+fn fails_and_recovers(mood: Mood, said: &str) {
+    let server = ApiServer::start();
+    server.put_pod(pod("shop", "cart-0", UID, NODE, ID));
+    let (workers, _folder) = watching(&server);
+    until("the list", || pod_name(&workers, UID).is_some());
+    until("the watch", || server.requests().iter().any(|request| request.contains("watch=true")));
+    server.set_mood(mood);
+    until(&format!("{mood:?}"), || match health(&workers, Source::ApiServer) {
+        Health::Fails { what, remedy } => format!("{what}; {remedy}").contains(said),
+        _ => false,
+    });
+    assert_eq!(pod_name(&workers, UID).as_deref(), Some("cart-0"), "{mood:?}");
+    server.set_mood(Mood::Fine);
+    server.put_pod(pod("shop", "cart-1", "later", NODE, NEW_ID));
+    until(&format!("another question after {mood:?}"), || pod_name(&workers, "later").is_some());
 }
 
 #[test]
@@ -217,7 +230,7 @@ fn a_kubelet_takes_a_token_and_lists_its_pods() {
         _ => false,
     });
     let workers = asking("secret");
-    until("the list", || health(&workers, Source::Kubelet) == Health::Answers { pods: 1 });
+    until("the list", || pods(&workers, Source::Kubelet) == Some(1));
     assert_eq!(workload(&workers, UID).as_deref(), Some("StatefulSet db"));
 
     // Whoever wants a name does not wait for the next round.

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::{
     allow::Allowed,
     api_server::ApiServer,
-    cri,
+    cri::{self, ImageNames, Listing},
     facts::PodFacts,
     failure::Failure,
     kubelet::Kubelet,
@@ -52,6 +52,12 @@ pub enum Health {
     Answers {
         /// The pods of this node that it knows.
         pods: usize,
+        /// Entries of its answer that make no sense and are left out.
+        #[serde(skip_serializing_if = "is_none")]
+        left_out: usize,
+        /// What it does not tell, and why.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        lacks: Option<String>,
     },
     /// It does not answer; what it said before stays known for a while.
     Fails {
@@ -70,6 +76,25 @@ impl Health {
             (Self::Answers { .. }, Self::Answers { .. }) | (Self::Fails { .. }, Self::Fails { .. }) => false,
             _ => before != self,
         }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_none(count: &usize) -> bool {
+    *count == 0
+}
+
+/// A source's complete answer.
+#[derive(Default)]
+struct Listed {
+    pods: Vec<PodFacts>,
+    left_out: usize,
+    lacks: Option<String>,
+}
+
+impl From<Vec<PodFacts>> for Listed {
+    fn from(pods: Vec<PodFacts>) -> Self {
+        Self { pods, ..Self::default() }
     }
 }
 
@@ -95,17 +120,21 @@ pub struct Report {
 impl Report {
     /// It has answered, and knows so many pods.
     pub fn answered(&self, pods: usize) {
-        self.shared.health()[self.source as usize] = Health::Answers { pods };
+        self.say(Health::Answers { pods, left_out: 0, lacks: None });
     }
 
     /// It does not answer as it should.
     pub fn failed(&self, failure: Failure) {
-        self.shared.health()[self.source as usize] = Health::Fails { what: failure.what, remedy: failure.remedy };
+        self.say(Health::Fails { what: failure.what, remedy: failure.remedy });
     }
 
     /// It has neither answered nor failed yet.
     pub fn is_waiting(&self) -> bool {
         self.shared.health()[self.source as usize] == Health::Waiting
+    }
+
+    fn say(&self, health: Health) {
+        self.shared.health()[self.source as usize] = health;
     }
 
     /// Somebody better answers.
@@ -136,7 +165,7 @@ impl Workers {
         let workers = Self { shared: shared.clone(), wanted };
         // The first listing of the folders is quick, and names what is old from the first line on.
         if let Some(folder) = &sources.logs {
-            take(&workers.report(Source::PodLogs), Instant::now(), logs::list(folder));
+            take(&workers.report(Source::PodLogs), Instant::now(), logs::list(folder).map(Listed::from));
         }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -207,18 +236,21 @@ async fn work(sources: &Sources, shared: &Arc<Shared>, wanted: &watch::Receiver<
             Ok(client) => client,
             Err(failure) => return report.failed(failure),
         };
-        poll(&report, wanted.clone(), KUBELET, async || kubelet.list(&client, &sources.allow).await).await;
+        poll(&report, wanted.clone(), KUBELET, async || Ok(kubelet.list(&client, &sources.allow).await?.into())).await;
     };
     let cri = async {
         let Some(socket) = &sources.cri else { return };
-        poll(&report(Source::Cri), wanted.clone(), CRI, async || cri_pods(socket, &sources.allow).await).await;
+        let mut images = ImageNames::default();
+        poll(&report(Source::Cri), wanted.clone(), CRI, async || cri_pods(socket, &sources.allow, &mut images).await)
+            .await;
     };
     let logs = async {
         let Some(folder) = &sources.logs else { return };
         poll(&report(Source::PodLogs), wanted.clone(), LOGS, async || {
             let folder = folder.clone();
             let listed = tokio::task::spawn_blocking(move || logs::list(&folder)).await;
-            listed.unwrap_or_else(|error| Err(Failure::new(error.to_string(), "please report this as a bug")))
+            let listed = listed.map_err(|error| Failure::new(error.to_string(), "please report this as a bug"))?;
+            Ok(listed?.into())
         })
         .await;
     };
@@ -231,9 +263,10 @@ async fn work(sources: &Sources, shared: &Arc<Shared>, wanted: &watch::Receiver<
     }
 }
 
-async fn cri_pods(socket: &Path, allow: &Allowed) -> Result<Vec<PodFacts>, Failure> {
-    let listed = cri::list(socket, allow).await;
-    listed.map(|listing| listing.pods).map_err(|error| Failure::new(error.to_string(), ""))
+async fn cri_pods(socket: &Path, allow: &Allowed, images: &mut ImageNames) -> Result<Listed, Failure> {
+    let listing = cri::list(socket, allow, images).await;
+    let Listing { pods, left_out, no_images } = listing.map_err(|error| Failure::new(error.to_string(), ""))?;
+    Ok(Listed { pods, left_out, lacks: no_images.map(|error| format!("images: {error}")) })
 }
 
 /// A client that could not be made is tried again, because a token's file may come later.
@@ -263,7 +296,7 @@ async fn poll(
     report: &Report,
     mut wanted: watch::Receiver<()>,
     pace: Pace,
-    list: impl AsyncFn() -> Result<Vec<PodFacts>, Failure>,
+    mut list: impl AsyncFnMut() -> Result<Listed, Failure>,
 ) {
     loop {
         let asked = Instant::now();
@@ -283,11 +316,11 @@ async fn poll(
     }
 }
 
-fn take(report: &Report, asked: Instant, listed: Result<Vec<PodFacts>, Failure>) {
+fn take(report: &Report, asked: Instant, listed: Result<Listed, Failure>) {
     match listed {
-        Ok(pods) => {
+        Ok(Listed { pods, left_out, lacks }) => {
             report.shared.store.replace(report.source, pods, asked);
-            report.answered(report.shared.store.count(report.source));
+            report.say(Health::Answers { pods: report.shared.store.count(report.source), left_out, lacks });
         }
         Err(failure) => report.failed(failure),
     }
