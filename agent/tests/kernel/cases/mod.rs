@@ -8,6 +8,7 @@ mod lifetime;
 mod load;
 mod near_misses;
 mod owner;
+mod pods;
 mod proxies;
 mod resets;
 mod wrap;
@@ -18,7 +19,7 @@ pub use wrap::CASES_AFTER_BOOT;
 
 /// Every case that any machine can run.
 pub fn all() -> Vec<Case> {
-    let others = [owner::CASES_OF_NAMES, load::CASES_OF_THE_RING, command_line::CASES];
+    let others = [owner::CASES_OF_NAMES, pods::CASES, load::CASES_OF_THE_RING, command_line::CASES];
     [resting_on_hooks(), others.concat()].concat()
 }
 
