@@ -12,16 +12,20 @@ pub mod pods;
 mod process;
 mod remembered;
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use jiff::Timestamp;
 
 use crate::event::party::{Attribution, Cgroup, Container, Evidence, Owner, Pod, Process, Source};
 use cgroup_mount::CgroupMount;
 use cgroup_path::ContainerRef;
 use cgroup_tree::CgroupTree;
 use pods::{
+    cluster::PodAt,
+    failure::Failure,
     store::SOURCES,
     workers::{Health, Sources, Workers},
 };
@@ -146,6 +150,39 @@ impl Attributor {
         self.pods.health()
     }
 
+    /// What the whole cluster's watches know: how many pods, and which of them fail.
+    #[must_use]
+    pub fn cluster(&self) -> (usize, Vec<(&'static str, Failure)>) {
+        self.pods.cluster().health()
+    }
+
+    /// Whoever has an address, seen from a connection to it that began at `began`: what is known without having seen that
+    /// end itself.
+    #[must_use]
+    pub fn peer(&self, address: IpAddr, port: Option<u16>, began: Option<Timestamp>) -> Owner {
+        let found = self.pods.cluster().find(address, port, began);
+        let own = || self.pods.store().at(address, began).map(|pod| PodAt::from(pod.as_ref()));
+        let pod = found.pod.or_else(own);
+        Owner {
+            attribution: pod.is_some().then_some(Attribution {
+                container: Some(Evidence::Address),
+                pod: Some(Source::ApiServer),
+                container_name: None,
+            }),
+            workload: pod.as_ref().and_then(|pod| pod.workload.clone()),
+            pod: pod.map(|pod| Pod {
+                namespace: Some(pod.namespace),
+                name: Some(pod.name),
+                uid: pod.uid,
+                node: pod.node,
+                ..Pod::default()
+            }),
+            service: found.service,
+            node: found.node,
+            ..Owner::default()
+        }
+    }
+
     /// Names what can be named by now. False if a name is missing that may still come; it has been asked for.
     pub fn complete(&mut self, owner: &mut Owner) -> bool {
         self.name(owner, Instant::now());
@@ -199,6 +236,8 @@ impl Attributor {
             container,
             pod: found.pod_uid.map(|uid| Pod { uid, node: self.node.clone(), ..Pod::default() }),
             workload: None,
+            service: None,
+            node: None,
             cgroup: clues.cgroup.as_ref().map(|clue| Cgroup {
                 id: clue.id,
                 path: path.as_deref().map(str::to_owned),

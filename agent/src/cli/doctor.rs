@@ -155,7 +155,21 @@ fn places(tuning: &Tuning) -> Result<Vec<Check>> {
             }
         })
     }));
+    if tuning.pods.cluster_watch {
+        checks.push(cluster(&attributor));
+    }
     Ok(checks)
+}
+
+fn cluster(attributor: &Attributor) -> Check {
+    const NAME: &str = "cluster watch";
+    let (pods, failures) = attributor.cluster();
+    let found = format!("knows {pods} pods of the cluster");
+    if failures.is_empty() {
+        return Check::ok(NAME, found);
+    }
+    let failures: Vec<String> = failures.iter().map(|(what, failure)| format!("{what}: {failure}")).collect();
+    Check::warning(NAME, format!("{found}, but not everything"), failures.join("; "))
 }
 
 fn answers(name: &'static str, pods: usize, left_out: usize, lacks: Option<String>) -> Check {

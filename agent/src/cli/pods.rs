@@ -26,6 +26,9 @@ pub struct PodFlags {
     /// A kubeconfig for the API server [default: in a pod its service account]; takes --node
     #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
+    /// Watch all pods, Services and nodes of the cluster, to name peers elsewhere; every node then keeps all their names
+    #[arg(long)]
+    pub cluster_watch: bool,
     /// The kubelet's address, such as https://127.0.0.1:10250
     #[arg(long, value_name = "URL")]
     pub kubelet: Option<String>,
@@ -86,9 +89,14 @@ impl PodFlags {
         let [api_server, kubelet, cri, logs] = asked;
         if api_server {
             self.check_kubeconfig()?;
+        } else if self.cluster_watch {
+            bail!(
+                "--cluster-watch takes the API server: give --kubeconfig and --node, or run in a pod with NODE_NAME set"
+            );
         }
         let node = node.unwrap_or_default().to_owned();
         let sources = Sources {
+            cluster: self.cluster_watch,
             api_server: api_server.then(|| ApiServer { kubeconfig: self.kubeconfig.clone(), node }),
             kubelet: self.kubelet.clone().filter(|_| kubelet).map(|url| Kubelet {
                 url,

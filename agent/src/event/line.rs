@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{
     Endpoint, Event, Facts, Idle, Millis, Role, Socket, Tcp, What,
     address::{Scope, scope},
-    party::{Attribution, Cgroup, Container, Owner, Pod, Process, Workload},
+    party::{Attribution, Cgroup, Container, Owner, Pod, Process, Service, Workload},
 };
 
 /// Name of the schema; changes only when a key changes its meaning.
@@ -109,6 +109,10 @@ struct Party {
     #[serde(skip_serializing_if = "Option::is_none")]
     workload: Option<Workload>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<Service>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     cgroup: Option<Cgroup>,
     #[serde(skip_serializing_if = "Option::is_none")]
     attribution: Option<Attribution>,
@@ -138,6 +142,12 @@ impl<C: Serialize> Line<C> {
             connection: None,
             facts: None,
         }
+    }
+
+    /// Names whoever has the peer's address, as far as that is known without having seen the other end.
+    #[must_use]
+    pub fn to_peer(self, event: &Event, owner: &Owner) -> Self {
+        Self { peer: Party { scope: self.peer.scope, ..party(&event.peer, Some(owner), None) }, ..self }
     }
 
     /// Names the node.
@@ -213,6 +223,8 @@ fn party(endpoint: &Endpoint, owner: Option<&Owner>, netns: Option<u32>) -> Part
         container: owner.container,
         pod: owner.pod,
         workload: owner.workload,
+        service: owner.service,
+        node: owner.node,
         cgroup: owner.cgroup,
         attribution: owner.attribution,
         netns,

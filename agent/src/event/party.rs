@@ -23,6 +23,12 @@ pub struct Owner {
     /// What made the pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workload: Option<Workload>,
+    /// The Service that has the address, or that the pod is behind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<Service>,
+    /// The node that has the address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// The cgroup v2 directory the kernel had on record for the socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<Cgroup>,
@@ -38,6 +44,15 @@ pub struct Workload {
     /// The kind, as `ownerReferences` writes it.
     pub kind: String,
     /// The name.
+    pub name: String,
+}
+
+/// A Kubernetes Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Service {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
     pub name: String,
 }
 
@@ -63,6 +78,8 @@ pub enum Evidence {
     SocketCgroup,
     /// `/proc/PID/cgroup` of the process that used it.
     ProcessCgroup,
+    /// The address, which the pod had when the connection began.
+    Address,
 }
 
 /// Who names pods and containers, the most believed first.

@@ -40,6 +40,8 @@ struct State {
     token: Option<String>,
     pods: HashMap<String, Value>,
     jobs: HashMap<String, Value>,
+    /// Objects of other kinds, by the path of their list.
+    others: HashMap<String, Vec<Value>>,
     version: u64,
     watchers: Vec<TcpStream>,
     /// Every event with its resource version, for a watch that goes on from an older one.
@@ -57,6 +59,7 @@ impl ApiServer {
             token: None,
             pods: HashMap::new(),
             jobs: HashMap::new(),
+            others: HashMap::new(),
             version: 1,
             watchers: Vec::new(),
             events: Vec::new(),
@@ -138,6 +141,11 @@ impl ApiServer {
         self.state().jobs.insert(format!("/apis/batch/v1/namespaces/{namespace}/jobs/{name}"), job);
     }
 
+    /// Makes an object of another kind, found in the list at `path`; nobody is told of it who watches already.
+    pub fn put(&self, path: &str, object: Value) {
+        self.state().others.entry(path.to_owned()).or_default().push(object);
+    }
+
     /// Paths with their queries.
     pub fn requests(&self) -> Vec<String> {
         self.state().requests.clone()
@@ -192,6 +200,14 @@ impl State {
                 }
                 Some((200, self.list(node)))
             }
+            _ if self.others.contains_key(path) => {
+                if query.get("watch") == Some(&"true") {
+                    begin_watch(&mut stream.try_clone().unwrap());
+                    return None;
+                }
+                let metadata = json!({"resourceVersion": self.version.to_string()});
+                Some((200, json!({"metadata": metadata, "items": self.others[path]}).to_string()))
+            }
             _ => Some(self.jobs.get(path).map_or_else(|| (404, status(404)), |job| (200, job.to_string()))),
         }
     }
@@ -202,6 +218,11 @@ impl State {
         let metadata = json!({"resourceVersion": self.version.to_string()});
         json!({"apiVersion": "v1", "kind": "PodList", "metadata": metadata, "items": items}).to_string()
     }
+}
+
+fn begin_watch(watcher: &mut TcpStream) {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+    watcher.write_all(head.as_bytes()).unwrap();
 }
 
 /// Whether it could be told.

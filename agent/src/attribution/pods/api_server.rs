@@ -226,7 +226,8 @@ impl<'a> Owners<'a> {
     }
 }
 
-fn watch_failure(error: &watcher::Error) -> Failure {
+/// What is wrong with a watch, and what helps.
+pub fn watch_failure(error: &watcher::Error) -> Failure {
     match error {
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)
@@ -244,7 +245,7 @@ fn failure(error: &kube::Error) -> Failure {
     let remedy = match error {
         kube::Error::Api(status) => match status.code {
             401 => "the token is not accepted: renew it, or give another --kubeconfig",
-            403 => "allow `list` and `watch` on pods to the agent's service account",
+            403 => "allow `list` and `watch` to the agent's service account",
             429 => "it is overloaded; the agent asks again later",
             _ => "the agent asks again later",
         },

@@ -20,6 +20,8 @@ pub struct PodFacts {
     pub node: Option<String>,
     /// `status.podIPs`; none for a pod in the node's own network namespace, whose address says nothing.
     pub addresses: Vec<IpAddr>,
+    /// `status.startTime`: when its kubelet first saw it.
+    pub since: Option<jiff::Timestamp>,
     /// What made the pod, at the top of the chain as far as it is known.
     pub workload: Option<Workload>,
     /// Labels on the allow-list.

@@ -31,6 +31,7 @@ pub fn facts(pod: &Pod, allow: &Allowed) -> Option<PodFacts> {
         name: metadata.name.clone()?,
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         addresses: addresses(pod),
+        since: pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| time.0),
         workload: workload(pod),
         labels: allow.labels.pick(metadata.labels.clone().unwrap_or_default()),
         annotations: allow.annotations.pick(metadata.annotations.clone().unwrap_or_default()),

@@ -4,12 +4,19 @@
 //! container that has gone stays for as long as a late reset can need it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    net::IpAddr,
     sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Instant,
 };
 
-use super::facts::{ContainerFacts, PodFacts};
+use jiff::Timestamp;
+
+use super::{
+    addresses::Addresses,
+    cluster::is_older,
+    facts::{ContainerFacts, PodFacts},
+};
 use crate::{
     attribution::remembered::KEEP_NAMES,
     event::party::{Source, Workload},
@@ -27,6 +34,8 @@ const MOST_CONTAINERS: usize = 65_536;
 #[derive(Debug, Default)]
 pub struct PodStore {
     tables: [RwLock<Table>; SOURCES.len()],
+    /// Of this node's pods, by those sources that tell it.
+    addresses: RwLock<Addresses<Arc<PodFacts>>>,
 }
 
 /// What one source knows.
@@ -75,8 +84,21 @@ impl PodStore {
         SOURCES.into_iter().find_map(known).or_else(|| SOURCES.into_iter().find_map(only))
     }
 
+    /// The pod of this node that has the address, and had it when a connection began.
+    #[must_use]
+    pub fn at(&self, address: IpAddr, began: Option<Timestamp>) -> Option<Arc<PodFacts>> {
+        let addresses = self.addresses.read().expect("nobody panics with the lock");
+        addresses.get(address, |pod| is_older(pod.since, began))
+    }
+
     /// Takes a source's complete answer to a question that was asked at `asked`.
     pub fn replace(&self, source: Source, pods: Vec<PodFacts>, asked: Instant) {
+        if tells_addresses(source) {
+            let mut addresses = self.addresses.write().expect("nobody panics with the lock");
+            pods.iter().for_each(|pod| addresses.put(&pod.uid, held(pod)));
+            let uids: HashSet<&str> = pods.iter().map(|pod| pod.uid.as_str()).collect();
+            addresses.keep_only(|uid| uids.contains(uid));
+        }
         let mut fresh = Table { listed: Some(asked), ..Table::default() };
         for pod in pods.into_iter().take(MOST_PODS) {
             fresh.insert(pod);
@@ -90,6 +112,9 @@ impl PodStore {
 
     /// Takes what a source says about one pod.
     pub fn apply(&self, source: Source, pod: PodFacts) {
+        if tells_addresses(source) {
+            self.addresses.write().expect("nobody panics with the lock").put(&pod.uid, held(&pod));
+        }
         let now = Instant::now();
         let mut table = self.write(source);
         if let Some(old) = table.pods.get(&pod.uid) {
@@ -113,6 +138,9 @@ impl PodStore {
 
     /// A pod is no more.
     pub fn remove(&self, source: Source, uid: &str) {
+        if tells_addresses(source) {
+            self.addresses.write().expect("nobody panics with the lock").remove(uid);
+        }
         let now = Instant::now();
         let mut table = self.write(source);
         let Some(pod) = table.pods.get_mut(uid) else { return };
@@ -137,6 +165,15 @@ impl PodStore {
     fn write(&self, source: Source) -> RwLockWriteGuard<'_, Table> {
         self.tables[source as usize].write().expect("nobody panics with the lock")
     }
+}
+
+const fn tells_addresses(source: Source) -> bool {
+    matches!(source, Source::ApiServer | Source::Kubelet)
+}
+
+fn held(pod: &PodFacts) -> Vec<(IpAddr, Arc<PodFacts>)> {
+    let shared = Arc::new(pod.clone());
+    pod.addresses.iter().map(|address| (*address, shared.clone())).collect()
 }
 
 impl Table {

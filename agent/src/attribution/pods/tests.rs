@@ -135,7 +135,7 @@ fn an_api_server_in_any_mood_is_told_of_and_what_was_learned_stays() {
     std::thread::scope(|scope| {
         for (mood, said) in [
             (Mood::Status(401), "not accepted"),
-            (Mood::Status(403), "allow `list` and `watch`"),
+            (Mood::Status(403), "allow `list` and `watch` to"),
             (Mood::Status(410), "the test answers 410"),
             (Mood::Status(500), "the test answers 500"),
             (Mood::Garbage, "API server"),
@@ -248,4 +248,104 @@ fn an_address_that_is_none_is_one_sentence() {
     let kubelet = Kubelet { url: "node-7:10250".to_owned(), token: None, ca: None, insecure: true };
     let failure = kubelet.client().err().unwrap().to_string();
     assert!(failure.contains("--kubelet https://"), "{failure}");
+}
+
+/// A cluster's objects other than pods: a Service with its address and the pod behind it, and a node.
+fn put_cluster(server: &ApiServer) {
+    let metadata = |namespace: &str, name: &str| json!({"namespace": namespace, "name": name, "uid": "x"});
+    server.put(
+        "/api/v1/services",
+        json!({
+            "metadata": metadata("shop", "cart"),
+            "spec": {"clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7"], "ports": [{"port": 80}]},
+        }),
+    );
+    let mut slice = json!({
+        "metadata": metadata("shop", "cart-x2x8z"), "addressType": "IPv4", "ports": [{"port": 8080}],
+        "endpoints": [{"addresses": ["10.1.2.3"], "targetRef": {"kind": "Pod", "namespace": "shop", "name": "cart-0"}}],
+    });
+    slice["metadata"]["labels"] = json!({"kubernetes.io/service-name": "cart"});
+    server.put("/apis/discovery.k8s.io/v1/endpointslices", slice);
+    let mut node = json!({"metadata": metadata("", "node-8")});
+    node["status"]["addresses"] =
+        json!([{"type": "InternalIP", "address": "192.0.2.8"}, {"type": "Hostname", "address": "node-8"}]);
+    server.put("/api/v1/nodes", node);
+}
+
+#[test]
+fn whose_an_address_is_elsewhere() {
+    let server = ApiServer::start();
+    put_cluster(&server);
+    let mut remote = owned(pod("shop", "cart-0", UID, "node-8", ID), "StatefulSet", "cart");
+    remote["status"]["startTime"] = json!("2026-01-01T00:00:10Z");
+    server.put_pod(remote);
+    let mut on_host = pod("kube-system", "proxy", "p", "node-8", NEW_ID);
+    on_host["spec"]["hostNetwork"] = json!(true);
+    on_host["status"]["podIPs"] = json!([{"ip": "192.0.2.8"}]);
+    on_host["status"]["podIP"] = json!("192.0.2.8");
+    server.put_pod(on_host);
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = Some(server.kubeconfig(folder.path()));
+    let api_server = Some(api_server::ApiServer { kubeconfig, node: NODE.to_owned() });
+    let workers = Workers::start(Sources { api_server, cluster: true, ..Sources::default() }).unwrap();
+
+    let find = |address: &str, port: u16, began: Option<&str>| {
+        let began = began.map(|time| time.parse().unwrap());
+        workers.cluster().find(address.parse().unwrap(), Some(port), began)
+    };
+    let service = |found: &super::cluster::Found| found.service.as_ref().map(|service| service.name.clone());
+    let complete = || {
+        let found = find("10.1.2.3", 8080, None);
+        found.pod.is_some()
+            && service(&found).is_some()
+            && service(&find("10.96.0.7", 80, None)).is_some()
+            && find("192.0.2.8", 10250, None).node.is_some()
+    };
+    until("the lists", complete);
+
+    let pod = find("10.1.2.3", 8080, Some("2026-01-01T00:00:10.5Z")).pod.unwrap();
+    assert_eq!((pod.name.as_str(), pod.node.as_deref()), ("cart-0", Some("node-8")));
+    assert_eq!(pod.workload.unwrap().kind, "StatefulSet");
+    assert_eq!(
+        find("10.1.2.3", 8080, Some("2026-01-01T00:00:09.9Z")).pod,
+        None,
+        "older than the pod: another's address"
+    );
+    assert_eq!(service(&find("10.1.2.3", 9090, None)), None, "no port of the Service");
+    let cluster_ip = find("10.96.0.7", 80, None);
+    assert_eq!((service(&cluster_ip).as_deref(), cluster_ip.pod), (Some("cart"), None));
+    let node = find("192.0.2.8", 10250, None);
+    assert_eq!(
+        (node.node.as_deref(), node.pod),
+        (Some("node-8"), None),
+        "a pod in the node's network is not named by it"
+    );
+    assert_eq!(find("203.0.113.1", 443, None), super::cluster::Found::default());
+    assert_eq!(workers.cluster().health(), (1, Vec::new()));
+}
+
+#[test]
+fn a_right_that_is_missing_costs_its_names_only() {
+    let server = ApiServer::start();
+    server.put_pod(pod("shop", "cart-0", UID, "node-8", ID));
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = Some(server.kubeconfig(folder.path()));
+    let api_server = Some(api_server::ApiServer { kubeconfig, node: NODE.to_owned() });
+    let workers = Workers::start(Sources { api_server, cluster: true, ..Sources::default() }).unwrap();
+    // It answers 404 for Services, EndpointSlices and nodes.
+    until("three failures and the pod", || {
+        let (pods, failures) = workers.cluster().health();
+        pods == 1 && failures.len() == 3
+    });
+    assert!(workers.cluster().find("10.1.2.3".parse().unwrap(), None, None).pod.is_some());
+}
+
+#[test]
+fn this_nodes_pods_have_their_addresses_without_a_cluster_watch() {
+    let server = ApiServer::start();
+    server.put_pod(pod("shop", "cart-0", UID, NODE, ID));
+    let (workers, _folder) = watching(&server);
+    let address = "10.1.2.3".parse().unwrap();
+    until("the list", || workers.store().at(address, None).is_some());
+    assert_eq!(workers.store().at(address, None).unwrap().name, "cart-0");
 }

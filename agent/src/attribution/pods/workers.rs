@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::{
     allow::Allowed,
     api_server::ApiServer,
+    cluster::Cluster,
     cri::{self, ImageNames, Listing},
     facts::PodFacts,
     failure::Failure,
@@ -29,6 +30,8 @@ use crate::event::party::Source;
 pub struct Sources {
     /// The API server.
     pub api_server: Option<ApiServer>,
+    /// Also watch the whole cluster, for whose an address is elsewhere.
+    pub cluster: bool,
     /// The kubelet.
     pub kubelet: Option<Kubelet>,
     /// The runtime's socket.
@@ -102,6 +105,7 @@ impl From<Vec<PodFacts>> for Listed {
 #[derive(Debug, Default)]
 struct Shared {
     store: PodStore,
+    cluster: Cluster,
     health: Mutex<[Health; SOURCES.len()]>,
 }
 
@@ -184,6 +188,12 @@ impl Workers {
         &self.shared.store
     }
 
+    /// Whose an address is elsewhere.
+    #[must_use]
+    pub fn cluster(&self) -> &Cluster {
+        &self.shared.cluster
+    }
+
     /// How each source fares.
     #[must_use]
     pub fn health(&self) -> [(Source, Health); SOURCES.len()] {
@@ -223,7 +233,15 @@ async fn work(sources: &Sources, shared: &Arc<Shared>, wanted: &watch::Receiver<
         let report = report(Source::ApiServer);
         loop {
             match api_server.client().await {
-                Ok(client) => api_server.watch(&client, &sources.allow, &shared.store, &report).await,
+                Ok(client) => {
+                    let own = api_server.watch(&client, &sources.allow, &shared.store, &report);
+                    let all = async {
+                        if sources.cluster {
+                            shared.cluster.watch(&client).await;
+                        }
+                    };
+                    tokio::join!(own, all);
+                }
                 Err(failure) => report.failed(failure),
             }
             tokio::time::sleep(AGAIN).await;
