@@ -7,7 +7,12 @@ use crate::{
         Diagnosed,
         cause::{Cause, Confidence},
     },
-    event::{ConnectFailure, Event, What, party::Owner, reason},
+    event::{
+        ConnectFailure, Event, What,
+        link::{Link, Relation},
+        party::Owner,
+        reason,
+    },
     kernel::losses::Loss,
     sinks::{AgentLine, Sink},
 };
@@ -20,6 +25,9 @@ pub struct Table<W: Write> {
     /// The connection of the last row, if it named both ends.
     both_ends: Option<String>,
 }
+
+/// How long what was seen gets by itself: a stale connection's row.
+const WIDTH_OF_SEEN: usize = 66;
 
 const RED: &str = "31";
 const YELLOW: &str = "33";
@@ -39,7 +47,7 @@ impl<W: Write> Table<W> {
 
 impl<W: Write> Sink for Table<W> {
     fn event(&mut self, diagnosed: &Diagnosed) -> io::Result<()> {
-        let Diagnosed { event, owner, cause, other, connection } = diagnosed;
+        let Diagnosed { event, owner, cause, other, connection, chain } = diagnosed;
         // A refused connect is the story, not that its SYN was answered: the row of that end follows.
         if other.as_ref().is_some_and(|other| matches!(other.event.what, What::ConnectFailed(_))) {
             return Ok(());
@@ -70,7 +78,7 @@ impl<W: Write> Sink for Table<W> {
             names(owner, arrow, other.as_ref().map(|other| &other.owner)),
             event.tcp.state.unwrap_or(""),
             why(cause),
-            reason::reason(event),
+            seen(event, chain),
         )
     }
 
@@ -102,6 +110,22 @@ impl<W: Write> Sink for Table<W> {
 fn time_of_day(event: &Event) -> String {
     let text = format!("{:.3}", event.time);
     text.get(11..).unwrap_or(&text).to_owned()
+}
+
+/// What was seen, and where the story begins, or else ends, that this row belongs to: as far as there is room for it.
+fn seen(event: &Event, chain: &[Link]) -> String {
+    let seen = reason::reason(event);
+    let with = |sign: &str, link: &Link| {
+        let name = link.peer.owner.as_ref().map(who).filter(|name| !name.is_empty());
+        let what = if matches!(link.what, What::ConnectFailed(_)) { "connect" } else { "RST" };
+        let long = format!("{seen} {sign} {what} {}", name.unwrap_or_else(|| link.peer.endpoint.to_string()));
+        if long.chars().count() <= WIDTH_OF_SEEN { long } else { format!("{seen} {sign}") }
+    };
+    match (chain.iter().rfind(|link| link.relation == Relation::FollowsFrom), chain.last()) {
+        (Some(origin), _) => with("⇐", origin),
+        (None, Some(end)) => with("⇒", end),
+        (None, None) => seen,
+    }
 }
 
 /// The code; with a question mark where it is only possible.
