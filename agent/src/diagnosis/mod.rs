@@ -147,7 +147,7 @@ impl Diagnosis {
         }
     }
 
-    /// Takes an event.
+    /// Takes an event; each but a quiet close becomes a line in time.
     pub fn take(&mut self, event: Event, owner: Owner) {
         let step = self.recent.note(&event, &owner);
         let end = End { event, owner, cause: None, step };
@@ -164,6 +164,8 @@ impl Diagnosis {
                 self.hold.push(alone);
                 None
             }
+            // It is remembered, and that is all.
+            What::Closed => None,
         };
         match pair {
             Some(pair) if self.is_unsure(&pair) => self.unsure.push_back(pair),

@@ -188,6 +188,7 @@ pub const fn kind(what: What) -> &'static str {
         What::ResetReceived | What::ResetSent => "reset",
         What::ConnectFailed(_) => "connect_failure",
         What::TimedOut => "timeout",
+        What::Closed => "close",
     }
 }
 
@@ -206,7 +207,7 @@ pub(super) const fn direction(what: What) -> Option<&'static str> {
     match what {
         What::ResetReceived | What::ConnectFailed(super::ConnectFailure::Refused) => Some("received"),
         What::ResetSent => Some("sent"),
-        What::ConnectFailed(_) | What::TimedOut => None,
+        What::ConnectFailed(_) | What::TimedOut | What::Closed => None,
     }
 }
 

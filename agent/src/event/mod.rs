@@ -37,6 +37,9 @@ pub enum What {
     ConnectFailed(ConnectFailure),
     /// An established connection ended by a timer, no RST either way.
     TimedOut,
+    /// A process closed a connection with a FIN right after another one of its had failed. It has no line of its own: the
+    /// other one's may name it as what it led to.
+    Closed,
 }
 
 /// What kind of socket the reset was received by or sent for.

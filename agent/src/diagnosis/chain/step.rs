@@ -137,6 +137,7 @@ fn failed(event: &Event) -> bool {
         What::ConnectFailed(_) => !exiting,
         What::ResetReceived | What::TimedOut => is_held,
         // By keepalive, or by an administrator.
+        What::Closed => false,
         What::ResetSent => {
             event.socket == Socket::Full
                 && event.facts.segment.is_none()
@@ -151,7 +152,7 @@ fn failed(event: &Event) -> bool {
 fn ended(event: &Event) -> Option<(u64, (u32, u32))> {
     let facts = &event.facts;
     let (ns, task) = match event.what {
-        What::ConnectFailed(ConnectFailure::Abandoned) => (event.boot_ns, facts.actor.as_ref()?),
+        What::ConnectFailed(ConnectFailure::Abandoned) | What::Closed => (event.boot_ns, facts.actor.as_ref()?),
         What::ResetSent if event.socket == Socket::Full && facts.segment.is_none() => {
             let is_child_of_a_closed_listener =
                 facts.has_file == Some(false) && facts.linger_ms.is_none() && facts.shutdown != Some("both");

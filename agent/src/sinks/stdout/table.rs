@@ -64,6 +64,7 @@ impl<W: Write> Sink for Table<W> {
             What::ConnectFailed(ConnectFailure::Refused) => ("refused", "←", MAGENTA),
             What::ConnectFailed(_) => ("connect", "×", MAGENTA),
             What::TimedOut => ("timeout", "×", MAGENTA),
+            What::Closed => ("closed", "→", YELLOW),
         };
         let age = event.age.map_or_else(String::new, |age| {
             format!("{}{}", if age.is_minimum { "≥" } else { "" }, reason::seconds(age.millis.0))
@@ -117,7 +118,12 @@ fn seen(event: &Event, chain: &[Link]) -> String {
     let seen = reason::reason(event);
     let with = |sign: &str, link: &Link| {
         let name = link.peer.owner.as_ref().map(who).filter(|name| !name.is_empty());
-        let what = if matches!(link.what, What::ConnectFailed(_)) { "connect" } else { "RST" };
+        let what = match link.what {
+            What::ConnectFailed(_) => "connect",
+            What::ResetReceived | What::ResetSent => "RST",
+            What::TimedOut => "timeout",
+            What::Closed => "FIN",
+        };
         let long = format!("{seen} {sign} {what} {}", name.unwrap_or_else(|| link.peer.endpoint.to_string()));
         if long.chars().count() <= WIDTH_OF_SEEN { long } else { format!("{seen} {sign}") }
     };

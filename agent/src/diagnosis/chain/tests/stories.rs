@@ -125,26 +125,58 @@ fn a_chain_is_no_longer_than_a_reader_wants() {
 /// own line still knows why.
 #[test]
 fn an_answer_after_the_close_follows_from_what_the_connection_was_closed_for() {
-    let late = |ms: u64| {
-        let mut answered = event(kind::RESET_ANSWERED, ms * MS, role::SERVER, PROXY, [LISTENER, APPLICATION]);
-        answered.socket = socket::TIME_WAIT;
-        answered.state = state::TIME_WAIT;
-        answered.flags |= flag::CLOSED | flag::SEGMENT;
-        answered.segment = Segment { flags: tcp_flag::PSH | tcp_flag::ACK, payload: 517, ..Segment::default() };
-        answered.closed_ns = START + 2 * MS;
-        answered.connection.last_state = state::FIN_WAIT2;
-        answered.connection.first_fin = agent_common::connection::first_fin::LOCAL;
-        answered.connection.first_fin_ns = START + 2 * MS;
-        answered.connection.closer = PROXY;
-        answered.connection.flags |= agent_common::connection::connection_flag::CLOSER_KNOWN;
-        answered.facts.shutdown = shutdown::BOTH;
-        exchange(&mut answered, 0, 0, 1000);
-        answered
-    };
-    assert_eq!(linked(&[refused(0), late(4)], "likely"), Code::ProxyConnectTimeout);
+    assert_eq!(linked(&[refused(0), late_answer(4)], "likely"), Code::ProxyConnectTimeout);
     // The connect's line does not wait for ever; the one about the late answer knows.
-    let late = chains(&[refused(0), late(5000)]);
+    let late = chains(&[refused(0), late_answer(5000)]);
     assert_eq!(late, [vec![], vec!["after connect_failure 10.0.0.9:8443 likely".to_owned()]]);
+}
+
+/// What the application sent so late is answered: the proxy had closed 2 ms after the start.
+fn late_answer(ms: u64) -> Record {
+    let mut answered = event(kind::RESET_ANSWERED, ms * MS, role::SERVER, PROXY, [LISTENER, APPLICATION]);
+    answered.socket = socket::TIME_WAIT;
+    answered.state = state::TIME_WAIT;
+    answered.flags |= flag::CLOSED | flag::SEGMENT;
+    answered.segment = Segment { flags: tcp_flag::PSH | tcp_flag::ACK, payload: 517, ..Segment::default() };
+    answered.closed_ns = START + 2 * MS;
+    answered.connection.last_state = state::FIN_WAIT2;
+    answered.connection.first_fin = agent_common::connection::first_fin::LOCAL;
+    answered.connection.first_fin_ns = START + 2 * MS;
+    answered.connection.closer = PROXY;
+    answered.connection.flags |= agent_common::connection::connection_flag::CLOSER_KNOWN;
+    answered.facts.shutdown = shutdown::BOTH;
+    exchange(&mut answered, 0, 0, 1000);
+    answered
+}
+
+/// The application had said nothing that could be unread: it sees a clean end and has no line, but the connect's line names it.
+#[test]
+fn a_quiet_close_is_named_by_what_led_to_it() {
+    for order in orders([gave_up(0), closes_quietly(100_000)]) {
+        let lines = lines(&order);
+        let [connect] = &lines[..] else { panic!("{lines:?}") };
+        assert_eq!(connect.chain.iter().map(shown).collect::<Vec<_>>(), ["before close 10.0.0.2:50000 likely"]);
+        assert_eq!((connect.chain[0].connection.clone(), connect.chain[0].cause), (None, None));
+    }
+    assert_eq!(chains(&[upstream_reset(0), closes_quietly(100_000)]), [["before close 10.0.0.2:50000 likely"]]);
+    // What comes on it then is answered by a reset, which has a line.
+    let mut answered = late_answer(50);
+    answered.connection.first_fin_ns = START + 100_000;
+    let chains = chains(&[refused(0), closes_quietly(100_000), answered]);
+    assert_eq!(chains, [["before reset 10.0.0.2:50000 likely"], ["after connect_failure 10.0.0.9:8443 likely"]]);
+}
+
+/// A quiet close is a consequence as well: the next failure has the next one.
+#[test]
+fn a_quiet_close_is_the_one_consequence_of_its_failure() {
+    let (mut connect, mut close) = (gave_up(200_000), closes(300_000));
+    connect.tuple.local_port += 1;
+    connect.tuple.peer_port += 1;
+    close.tuple.peer_port += 1;
+    let chains = chains(&[gave_up(0), closes_quietly(100_000), connect, close]);
+    assert_eq!(chains[0], ["before close 10.0.0.2:50000 likely"]);
+    assert_eq!(chains[1], ["before reset 10.0.0.2:50001 likely"]);
+    assert_eq!(chains[2], ["after connect_failure 10.0.0.9:8444 likely"]);
 }
 
 /// Three times refused, and then the proxy gives up.
