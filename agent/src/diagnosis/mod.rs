@@ -233,8 +233,10 @@ impl Diagnosis {
         let connection = connection_id(&sender.event);
         self.learn(sender.step, &cause, connection.as_deref());
         self.learn(receiver.step, &received, connection.as_deref());
-        if let (Some(sender), Some(receiver)) = (sender.step, receiver.step) {
-            self.recent.join(sender, receiver);
+        for (end, other) in [(&sender, &receiver), (&receiver, &sender)] {
+            if let Some(step) = end.step {
+                self.recent.learn_far_end(step, &other.owner, other.event.netns, other.step);
+            }
         }
         let because = self.because(sender.step);
         let (near, far) = (OtherEnd::of(&sender, cause.code), OtherEnd::of(&receiver, received.code));

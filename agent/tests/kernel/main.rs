@@ -11,6 +11,7 @@ mod cgroups;
 mod expect;
 mod netns;
 mod raw;
+mod relay;
 mod schema;
 mod shared;
 mod sockets;

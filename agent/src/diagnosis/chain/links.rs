@@ -53,7 +53,7 @@ impl Place {
 
     fn link(&self, recent: &Recent, relation: Relation, id: StepId) -> Option<Link> {
         let step = recent.step(id)?;
-        let far = recent.twin(id).and_then(|twin| recent.step(twin));
+        let (far_owner, far_netns) = step.far.clone().unzip();
         Some(Link {
             relation,
             what: step.what,
@@ -63,8 +63,8 @@ impl Place {
             local: End { endpoint: step.local, owner: Some(step.owner.clone()), netns: step.netns },
             peer: End {
                 endpoint: step.peer,
-                owner: far.map(|far| far.owner.clone()),
-                netns: far.and_then(|far| far.netns),
+                owner: far_owner,
+                netns: far_netns.flatten(),
             },
             after: self.after,
             confidence: self.confidence.name(),

@@ -110,12 +110,11 @@ impl Recent {
         }
     }
 
-    /// Notes that two steps are the two ends of one reset.
-    pub fn join(&mut self, one: StepId, other: StepId) {
-        for (id, twin) in [(one, other), (other, one)] {
-            if let Some(remembered) = self.steps.get_mut(&id) {
-                remembered.twin = Some(twin);
-            }
+    /// Notes whose the other end is, and its own step if there is one.
+    pub fn learn_far_end(&mut self, id: StepId, owner: &Owner, netns: Option<u32>, twin: Option<StepId>) {
+        if let Some(remembered) = self.steps.get_mut(&id) {
+            remembered.step.far = Some((owner.clone(), netns));
+            remembered.twin = twin;
         }
     }
 

@@ -25,6 +25,8 @@ pub struct Step {
     pub age: Option<Age>,
     /// Whose this end is.
     pub owner: Owner,
+    /// Whose the other end is and its network namespace, if it was seen on this node.
+    pub far: Option<(Owner, Option<u32>)>,
     /// The process (thread group) that the step is of.
     pub pid: u32,
     /// When the connection failed, if that was not the process's own doing, or if it gave up connecting: CLOCK_BOOTTIME,
@@ -102,6 +104,7 @@ impl Step {
             role: event.role,
             age: event.age,
             owner: owner.clone(),
+            far: None,
             pid,
             failed_ns,
             ended_ns,
