@@ -9,7 +9,7 @@ use super::recent::StepId;
 use crate::diagnosis::{Diagnosed, join::PATIENCE_NS};
 
 /// How many entries may wait. In a storm the oldest waits no longer than there is room.
-const MOST: usize = 8192;
+pub(super) const MOST: usize = 2048;
 
 /// One event, or both ends of one.
 #[derive(Clone, Debug, PartialEq)]

@@ -61,11 +61,7 @@ impl Place {
             connection: step.connection.clone(),
             age: step.age,
             local: End { endpoint: step.local, owner: Some(step.owner.clone()), netns: step.netns },
-            peer: End {
-                endpoint: step.peer,
-                owner: far_owner,
-                netns: far_netns.flatten(),
-            },
+            peer: End { endpoint: step.peer, owner: far_owner, netns: far_netns.flatten() },
             after: self.after,
             confidence: self.confidence.name(),
         })

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How many steps are kept: those of the busiest proxy's last milliseconds, and a quiet node's last hours.
-const MOST: usize = 8192;
+pub(super) const MOST: usize = 4096;
 /// How many failures of one process within the time are looked at. Where there are more, nothing is said.
 const MOST_CANDIDATES: usize = 256;
 
@@ -249,7 +249,7 @@ impl Recent {
 
 #[cfg(test)]
 impl Recent {
-    /// How many steps, failures and endings are remembered. A connect that was given up is both.
+    /// How many steps, failures and endings are remembered.
     pub fn sizes(&self) -> [usize; 3] {
         [self.steps.len(), self.failures.len(), self.endings.len()]
     }
