@@ -275,6 +275,18 @@ pub struct IdleLimit {
     pub padding: u32,
 }
 
+/// A process one of whose connections has just failed: value of a table keyed by thread group id.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Failure {
+    /// When, nanoseconds of CLOCK_BOOTTIME.
+    pub boot_ns: u64,
+    /// Of that connection: one of [`role`].
+    pub role: u32,
+    /// How many closes may still be told of.
+    pub left: u32,
+}
+
 /// Cgroups found through the socket rather than through a process.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -314,6 +326,7 @@ mod tests {
         assert_eq!(size_of::<Task>(), 2 * 4 + 2 * 8 + 16);
         assert_eq!(size_of::<Connection>(), 3 * 8 + 2 * size_of::<Task>() + 4 * 4 + 6 + 2);
         assert_eq!(size_of::<SocketFacts>(), 5 * 8 + 21 * 4 + 4);
+        assert_eq!(size_of::<Failure>(), 8 + 2 * 4);
         assert_eq!(
             size_of::<Closed>(),
             24 + size_of::<Connection>() + size_of::<SocketFacts>() + size_of::<SocketCgroups>()

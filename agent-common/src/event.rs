@@ -15,6 +15,9 @@ pub mod kind {
     pub const CONNECT_FAILED: u8 = 4;
     /// An established connection ended by a timer, with no RST.
     pub const TIMED_OUT: u8 = 5;
+    /// A process closed a connection with a FIN right after another one of its had failed. No line by itself: a proxy may
+    /// have done the one because of the other.
+    pub const CLOSED: u8 = 6;
 }
 
 /// What kind of socket the reset hook was given; [`Event::socket`].

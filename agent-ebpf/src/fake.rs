@@ -13,7 +13,7 @@ use std::{
 };
 
 use agent_common::{
-    connection::{Closed, Connection, MAPPED_PREFIX, Server, Tuple, mapped},
+    connection::{Closed, Connection, Failure, MAPPED_PREFIX, Server, Tuple, mapped},
     counter::{COUNTERS, Counter},
     event::Event,
     layout::{Location, Locations, MEMBERS, Member},
@@ -109,6 +109,7 @@ pub struct Fake {
     events: RefCell<Vec<Event>>,
     /// Idle limits learned, in order.
     pub idle_limits: RefCell<Vec<(Server, u32)>>,
+    failures: RefCell<HashMap<u32, Failure>>,
     counters: [Cell<u64>; COUNTERS as usize],
 }
 
@@ -140,6 +141,7 @@ impl Fake {
             scratch: leak(Closed::default()),
             events: RefCell::default(),
             idle_limits: RefCell::default(),
+            failures: RefCell::default(),
             counters: Default::default(),
         };
         fake.net = fake.namespace(NETNS);
@@ -427,6 +429,14 @@ impl Kernel for Fake {
 
     fn learn_idle_limit(&self, server: &Server, ticks: u32) {
         self.idle_limits.borrow_mut().push((*server, ticks));
+    }
+
+    fn note_failure(&self, tgid: u32, failure: &Failure) {
+        self.failures.borrow_mut().insert(tgid, *failure);
+    }
+
+    fn failure(&self, tgid: u32) -> Option<Failure> {
+        self.failures.borrow().get(&tgid).copied()
     }
 
     fn emit(&self, fill: impl FnOnce(&mut Event)) {

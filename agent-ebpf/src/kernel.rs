@@ -1,7 +1,7 @@
 //! What the logic asks of the kernel it runs in.
 
 use agent_common::{
-    connection::{Closed, Connection, Server, Tuple},
+    connection::{Closed, Connection, Failure, Server, Tuple},
     counter::Counter,
     event::Event,
     layout::{Location, Member},
@@ -83,6 +83,11 @@ pub trait Kernel {
 
     /// Notes that `server` closed a connection after `ticks` of idleness.
     fn learn_idle_limit(&self, server: &Server, ticks: u32);
+
+    /// Notes that a connection of this process (thread group) failed.
+    fn note_failure(&self, tgid: u32, failure: &Failure);
+    /// The last failure of a connection of this process.
+    fn failure(&self, tgid: u32) -> Option<Failure>;
 
     /// Hands an event over; `fill` writes the zeroed record in place. A full buffer is counted.
     fn emit(&self, fill: impl FnOnce(&mut Event));

@@ -14,6 +14,7 @@
 //! | [`lifecycle`] | a connection from birth to CLOSE (`inet_sock_set_state` or the functions around it, `tcp_destroy_sock`), and whose it is (accept, `tcp_rcv_space_adjust`) |
 //! | [`open`] | connections older than the agent (`task_file` iterator) |
 //! | [`reset`] | received and sent resets (`tcp_receive_reset` or `tcp_reset`, `tcp_send_reset`, the functions that answer) |
+//! | [`proxy`] | what a process closes quietly right after another of its connections failed |
 //! | [`report`] | the event: filters, then the record |
 //!
 //! # Rules that prevent wrong output
@@ -45,6 +46,7 @@ mod fake;
 pub mod kernel;
 pub mod lifecycle;
 pub mod open;
+pub mod proxy;
 pub mod report;
 pub mod reset;
 pub mod segment;

@@ -15,6 +15,7 @@ use agent_common::{
 use crate::{
     cgroup,
     kernel::{Kernel, field, has},
+    proxy,
     report::{faults, fill_actor, fill_connection, report, wanted},
     socket, task,
 };
@@ -37,7 +38,13 @@ pub fn on_state<K: Kernel>(kernel: &K, sk: u64, old: u8, new: u8) {
         // The address may have belonged to a connection.
         (_, state::LISTEN) => kernel.remove_connection(sk),
         (_, state::ESTABLISHED) => established(kernel, sk, old),
-        (_, state::FIN_WAIT1 | state::LAST_ACK) => fin(kernel, sk, first_fin::LOCAL),
+        (_, state::FIN_WAIT1 | state::LAST_ACK) => {
+            fin(kernel, sk, first_fin::LOCAL);
+            // Not once more when what was shut down before is closed.
+            if old != new {
+                proxy::closes(kernel, sk, old);
+            }
+        }
         (_, state::CLOSE_WAIT) => fin(kernel, sk, first_fin::PEER),
         (state::CLOSE | state::LISTEN, state::CLOSE) => {}
         (_, state::CLOSE) => closed(kernel, sk, old),
@@ -217,9 +224,13 @@ fn closed<K: Kernel>(kernel: &K, sk: u64, old: u8) {
         false
     };
 
+    let ended_by_itself = old == state::SYN_SENT || is_timeout(record);
+    if ended_by_itself && followed {
+        proxy::failed(kernel, &record.connection);
+    }
     if old == state::SYN_SENT {
         report_ended(kernel, faults, kind::CONNECT_FAILED, &tuple, record, followed);
-    } else if is_timeout(record) {
+    } else if ended_by_itself {
         report_ended(kernel, faults, kind::TIMED_OUT, &tuple, record, followed);
     }
     if tuple.local_port != 0 && wanted(kernel, &tuple) {

@@ -3,7 +3,7 @@
 use core::{cell::Cell, ffi::c_void, hint::black_box, mem::MaybeUninit, ptr};
 
 use agent_common::{
-    connection::{Closed, Connection, IdleLimit, Server, Tuple},
+    connection::{Closed, Connection, Failure, IdleLimit, Server, Tuple},
     counter::{COUNTERS as COUNTER_COUNT, Counter},
     event::Event,
     settings::Settings,
@@ -35,6 +35,9 @@ static CLOSED: LruHashMap<Tuple, Closed> = LruHashMap::with_max_entries(1, 0);
 /// What servers' idle limits look like, for the diagnosis of a race with them.
 #[map]
 static IDLE_LIMITS: LruHashMap<Server, IdleLimit> = LruHashMap::with_max_entries(4096, 0);
+/// The last failure of each process that had one lately, for what it closes right after.
+#[map]
+static FAILURES: LruHashMap<u32, Failure> = LruHashMap::with_max_entries(1024, 0);
 /// One for process context and one for softirq, see [`Kernel::closed_scratch`].
 #[map]
 static CLOSED_SCRATCH: PerCpuArray<Closed> = PerCpuArray::with_max_entries(2, 0);
@@ -423,6 +426,18 @@ impl Kernel for Running {
                 let _stored = IDLE_LIMITS.insert(server, limit, 0);
             }
         }
+    }
+
+    #[inline(always)]
+    fn note_failure(&self, tgid: u32, failure: &Failure) {
+        // Full cannot be: the oldest goes.
+        let _stored = FAILURES.insert(tgid, failure, 0);
+    }
+
+    #[inline(always)]
+    fn failure(&self, tgid: u32) -> Option<Failure> {
+        // SAFETY: a map value stays mapped while the program runs. Any mixture of two failures is as good as either.
+        unsafe { FAILURES.get(tgid) }.copied()
     }
 
     #[inline(always)]

@@ -3,10 +3,15 @@
 use agent_common::{
     connection::{Connection, Tuple},
     counter::Counter,
-    event::{Event, flag},
+    event::{Event, flag, socket as socket_kind},
+    layout::Member,
 };
 
-use crate::{cgroup::verdict, kernel::Kernel, task};
+use crate::{
+    cgroup::{self, verdict},
+    kernel::{Kernel, field},
+    socket, task,
+};
 
 /// Emits an event about `tuple` unless a filter leaves it out. `judge` answers the cgroup filter and is asked only if
 /// there is one; an end whose cgroup nobody knows is outside. `faults` is [what had failed](faults) when the hook began:
@@ -19,10 +24,22 @@ pub fn report<K: Kernel>(
     judge: impl FnOnce() -> u8,
     fill: impl FnOnce(&mut Event),
 ) {
-    if !wanted(kernel, tuple) || (kernel.settings().cgroup_count != 0 && judge() != verdict::INSIDE) {
+    if !asked_for(kernel, tuple, judge) {
         kernel.count(Counter::Filtered);
         return;
     }
+    write(kernel, faults, tuple, fill);
+}
+
+/// Whether the filters let an event about `tuple` through.
+#[inline(always)]
+pub fn asked_for<K: Kernel>(kernel: &K, tuple: &Tuple, judge: impl FnOnce() -> u8) -> bool {
+    wanted(kernel, tuple) && (kernel.settings().cgroup_count == 0 || judge() == verdict::INSIDE)
+}
+
+/// Writes the record of an event, whatever the filters say.
+#[inline(always)]
+pub fn write<K: Kernel>(kernel: &K, faults: u64, tuple: &Tuple, fill: impl FnOnce(&mut Event)) {
     kernel.emit(|event| {
         event.boot_ns = kernel.boot_ns();
         event.monotonic_ns = kernel.monotonic_ns();
@@ -47,6 +64,18 @@ pub fn faults<K: Kernel>(kernel: &K) -> u64 {
 pub fn wanted<K: Kernel>(kernel: &K, tuple: &Tuple) -> bool {
     let settings = kernel.settings();
     settings.wants_ports(tuple) && settings.wants_addresses(tuple)
+}
+
+/// Writes what a connection's own socket shows; `state` is the one before the event.
+#[inline(always)]
+pub fn fill_full<K: Kernel>(kernel: &K, sk: u64, state: u8, event: &mut Event) {
+    event.sk = sk;
+    event.socket = socket_kind::FULL;
+    event.state = state;
+    event.family = field(kernel, sk, Member::Family);
+    event.flags |= flag::FACTS;
+    socket::read_facts(kernel, sk, &mut event.facts);
+    event.cgroups = cgroup::of_socket(kernel, sk);
 }
 
 /// Writes who did it, in process context.
@@ -76,10 +105,7 @@ pub fn fill_connection(connection: Option<&Connection>, event: &mut Event) {
 
 #[cfg(test)]
 mod tests {
-    use agent_common::{
-        layout::Member,
-        settings::{CgroupSubtree, Network},
-    };
+    use agent_common::settings::{CgroupSubtree, Network};
 
     use super::*;
     use crate::{

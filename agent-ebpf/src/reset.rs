@@ -11,7 +11,8 @@ use crate::{
     cgroup,
     kernel::{Kernel, field},
     lifecycle::follow,
-    report::{faults, fill_actor, fill_connection, report},
+    proxy,
+    report::{faults, fill_actor, fill_connection, fill_full, report},
     segment::{self, Received},
     socket,
 };
@@ -32,6 +33,9 @@ pub fn on_receive_reset<K: Kernel>(kernel: &K, sk: u64, skb: u64) {
     // The refused connect is reported as such, once, when the socket reaches CLOSE with its error.
     if old == state::SYN_SENT {
         return;
+    }
+    if let Some(connection) = connection {
+        proxy::failed(kernel, connection);
     }
     let tuple = socket::tuple(kernel, sk);
     let how: u8 = field(kernel, sk, Member::Shutdown);
@@ -117,6 +121,10 @@ fn sent_for_connection<K: Kernel>(kernel: &K, faults: u64, sk: u64, skb: u64, st
         Some(connection) => {
             if !lives_on(state, skb) {
                 connection.flags |= connection_flag::RESET_SENT;
+            }
+            // By keepalive or an administrator, and not by whoever uses the connection.
+            if skb == 0 && state != state::CLOSE {
+                proxy::failed(kernel, connection);
             }
             Some(&*connection)
         }
@@ -205,17 +213,6 @@ fn answered_for_nobody<K: Kernel>(
             event.cgroups = cgroup::of_socket(kernel, sk);
         }
     });
-}
-
-#[inline(always)]
-fn fill_full<K: Kernel>(kernel: &K, sk: u64, state: u8, event: &mut Event) {
-    event.sk = sk;
-    event.socket = socket_kind::FULL;
-    event.state = state;
-    event.family = field(kernel, sk, Member::Family);
-    event.flags |= flag::FACTS;
-    socket::read_facts(kernel, sk, &mut event.facts);
-    event.cgroups = cgroup::of_socket(kernel, sk);
 }
 
 #[inline(always)]

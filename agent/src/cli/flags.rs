@@ -30,7 +30,7 @@ pub enum Command {
     /// Show every TCP reset and failed connect as it happens
     Trace(Box<TraceFlags>),
     /// Check whether this node can be traced; exit 0 only if `trace` would work
-    Doctor(DoctorFlags),
+    Doctor(Box<DoctorFlags>),
     /// Explain a cause: what it means, how it is recognised, how to confirm and fix it
     Explain(ExplainFlags),
     /// Print a completion script, e.g. `rstscope completions bash > /etc/bash_completion.d/rstscope`

@@ -18,6 +18,18 @@ pub enum Confidence {
     Certain,
 }
 
+impl Confidence {
+    /// Its name in lines.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Possible => "possible",
+            Self::Likely => "likely",
+            Self::Certain => "certain",
+        }
+    }
+}
+
 /// A product whose documented timeout fits what was measured.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Product {

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use super::{
-    Diagnosed, Sent,
+    Sent,
     cause::{Cause, Confidence},
     code::Code,
     join::PATIENCE_NS,
@@ -33,8 +33,7 @@ pub struct RecentlyEnded {
 
 impl RecentlyEnded {
     /// Notes a reset that a connection's own socket sent.
-    pub fn note(&mut self, diagnosed: &Diagnosed) {
-        let event = &diagnosed.event;
+    pub fn note(&mut self, event: &Event, sent: Sent) {
         if event.what != What::ResetSent || event.socket != Socket::Full {
             return;
         }
@@ -46,7 +45,7 @@ impl RecentlyEnded {
             boot_ns: event.boot_ns,
             netns: event.netns,
             ends: (event.local, event.peer),
-            sent: Sent::of(diagnosed),
+            sent,
         });
     }
 
@@ -157,7 +156,7 @@ mod tests {
         let mut diagnosis = Diagnosis::new(Box::new(NoLimits), Timeouts::built_in(), true);
         let mut out = Vec::new();
         for record in records {
-            diagnosis.take(decode(record), Owner::default(), &mut out);
+            diagnosis.take(decode(record), Owner::default());
             diagnosis.expire(record.boot_ns, &mut out);
         }
         diagnosis.finish(&mut out);

@@ -8,7 +8,7 @@ use std::{
     net::IpAddr,
 };
 
-use super::cause::Cause;
+use super::{cause::Cause, chain::recent::StepId};
 use crate::event::{Event, What, party::Owner};
 
 /// How long an end waits for the other, nanoseconds. It takes microseconds; a virtual CPU that loses its core in between
@@ -64,7 +64,11 @@ impl Numbers {
 /// translated between them: 16 hexadecimal digits. Nothing can be read from it.
 #[must_use]
 pub fn connection_id(event: &Event) -> Option<String> {
-    let number = Numbers::of(event)?.shared();
+    // A connect that failed before it had a port has no sequence numbers either, and no other end.
+    let number = match event.local.port {
+        Some(_) => Numbers::of(event)?.shared(),
+        None => event.boot_ns as u32,
+    };
     let octets = |ip: IpAddr| match ip {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
@@ -93,8 +97,10 @@ pub struct End {
     pub event: Event,
     /// Whose it is.
     pub owner: Owner,
-    /// Why, of the end that sent the reset: judged when it came, so that what its process went through before is fresh.
+    /// Why, of the end that sent the reset, as far as can be told without the other end.
     pub cause: Option<Cause>,
+    /// What is remembered of it.
+    pub step: Option<StepId>,
 }
 
 /// Both ends of one reset.
@@ -238,7 +244,7 @@ mod tests {
     }
 
     fn of(record: &Record) -> End {
-        End { event: decode(record), owner: Owner::default(), cause: None }
+        End { event: decode(record), owner: Owner::default(), cause: None, step: None }
     }
 
     #[test]

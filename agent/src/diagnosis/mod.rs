@@ -4,35 +4,39 @@
 //! * [`rules`]: what an event shows by itself; [`kernel_reason`]: what the kernel says against it;
 //! * [`join`]: both ends of one connection on this node;
 //! * [`ended`]: connections that were being reset when something else came for them;
-//! * [`recent`]: what a process went through just before, which ties a proxy's two sides together;
+//! * [`chain`]: what a process went through just before, which ties a proxy's two sides together;
 //! * [`pitfalls`]: what misleads, and the tests that hold it;
 //! * [`limits`]: idle limits learned from quiet closes; [`timeouts`]: those that products document.
 //!
-//! A connect that failed by itself and a timeout leave at once. Each end of a reset waits up to [`join::PATIENCE_NS`] for
-//! the other, which may be on this node, too: the sender knows more, and each names the other.
+//! Each end of a reset waits up to [`join::PATIENCE_NS`] for the other, which may be on this node, too: the sender knows more,
+//! and each names the other. And what a process may do something about waits as long for that to happen.
 
 pub mod cause;
+pub mod chain;
 pub mod code;
 pub mod ended;
 pub mod join;
 pub mod kernel_reason;
 pub mod limits;
 pub mod pitfalls;
-pub mod recent;
 pub mod rules;
 pub mod timeouts;
 
 use std::collections::VecDeque;
 
-use crate::event::{Event, What, party::Owner};
+use crate::event::{ConnectFailure, Event, What, link::Link, party::Owner};
 
 use self::{
     cause::Cause,
+    chain::{
+        hold::{Held, Hold},
+        links::links,
+        recent::{Before, Recent, StepId},
+    },
     code::Code,
     ended::RecentlyEnded,
     join::{End, Join, Pair, connection_id},
     limits::Limits,
-    recent::Recent,
     timeouts::Timeouts,
 };
 
@@ -47,8 +51,12 @@ pub struct Diagnosed {
     pub cause: Cause,
     /// The other end, if it is on this node and was seen as well.
     pub other: Option<Box<OtherEnd>>,
+    /// Whoever has the peer's address, as far as that is known without having seen the other end.
+    pub peer: Owner,
     /// See [`connection_id`].
     pub connection: Option<String>,
+    /// What a proxy on this node did on its other side, before and after.
+    pub chain: Vec<Link>,
 }
 
 /// The other end of a connection, as a line about this one tells it.
@@ -63,9 +71,8 @@ pub struct OtherEnd {
 }
 
 impl OtherEnd {
-    fn of(diagnosed: &Diagnosed) -> Box<Self> {
-        let Diagnosed { event, owner, cause, .. } = diagnosed;
-        Box::new(Self { event: event.clone(), owner: owner.clone(), code: cause.code })
+    fn of(end: &End, code: Code) -> Box<Self> {
+        Box::new(Self { event: end.event.clone(), owner: end.owner.clone(), code })
     }
 }
 
@@ -79,11 +86,10 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// The sender's side of a diagnosed reset.
+    /// A reset that was sent for this cause from an end of this owner.
     #[must_use]
-    pub fn of(diagnosed: &Diagnosed) -> Self {
-        let process = diagnosed.owner.process.as_ref().map(|process| process.comm.clone());
-        Self { cause: diagnosed.cause.clone(), process }
+    pub fn new(cause: &Cause, owner: &Owner) -> Self {
+        Self { cause: cause.clone(), process: owner.process.as_ref().map(|process| process.comm.clone()) }
     }
 }
 
@@ -91,8 +97,8 @@ impl Sent {
 pub struct Context<'a> {
     /// The local process's name, if known.
     pub process: Option<&'a str>,
-    /// What this process went through just before.
-    pub recent: &'a Recent,
+    /// What this process went through just before and ended the connection for.
+    pub before: Option<Before<'a>>,
     /// Idle limits learned on this node.
     pub limits: &'a dyn Limits,
     /// Documented timeouts.
@@ -117,6 +123,7 @@ struct Other<'a> {
 pub struct Diagnosis {
     join: Join,
     recent: Recent,
+    hold: Hold,
     ended: RecentlyEnded,
     /// Both ends of a reset for a connection that nobody knew, until it is certain that nobody was just ending it.
     unsure: VecDeque<Pair>,
@@ -133,6 +140,7 @@ impl Diagnosis {
         Self {
             join: Join::default(),
             recent: Recent::default(),
+            hold: Hold::default(),
             ended: RecentlyEnded::default(),
             unsure: VecDeque::new(),
             limits,
@@ -141,28 +149,32 @@ impl Diagnosis {
         }
     }
 
-    /// Takes an event; appends to `out` what is settled by it.
-    pub fn take(&mut self, event: Event, owner: Owner, out: &mut Vec<Diagnosed>) {
-        self.recent.note(&event);
-        let pair = match event.what {
-            What::ResetReceived | What::ConnectFailed(crate::event::ConnectFailure::Refused) => {
-                self.join.received(End { event, owner, cause: None })
-            }
+    /// Takes an event; each but a quiet close becomes a line in time.
+    pub fn take(&mut self, event: Event, owner: Owner) {
+        let step = self.recent.note(&event, &owner);
+        let end = End { event, owner, cause: None, step };
+        let pair = match end.event.what {
+            What::ResetReceived | What::ConnectFailed(ConnectFailure::Refused) => self.join.received(end),
             What::ResetSent => {
-                let cause = self.judge(&event, &owner, Other::default());
-                let diagnosed = Diagnosed { event, owner, cause, other: None, connection: None };
-                self.ended.note(&diagnosed);
-                let Diagnosed { event, owner, cause, .. } = diagnosed;
-                self.join.sent(End { event, owner, cause: Some(cause) })
+                let cause = self.judge(&end, Other::default());
+                self.learn(end.step, &cause, connection_id(&end.event).as_deref());
+                self.ended.note(&end.event, Sent::new(&cause, &end.owner));
+                self.join.sent(End { cause: Some(cause), ..end })
             }
             What::ConnectFailed(_) | What::TimedOut => {
-                out.push(self.alone(End { event, owner, cause: None }, false));
+                let alone = self.alone(end, false);
+                self.hold.push(alone);
                 None
             }
+            // It is remembered, and that is all.
+            What::Closed => None,
         };
         match pair {
             Some(pair) if self.is_unsure(&pair) => self.unsure.push_back(pair),
-            Some(pair) => out.extend(self.both(pair)),
+            Some(pair) => {
+                let both = self.both(pair);
+                self.hold.push(both);
+            }
             None => {}
         }
     }
@@ -172,11 +184,18 @@ impl Diagnosis {
         while let Some(end) = self.join.expired(boot_ns) {
             let missing =
                 end.event.what != What::ResetSent && self.sees_every_sender && join::is_own_address(&end.event);
-            out.push(self.alone(end, missing));
+            let alone = self.alone(end, missing);
+            self.hold.push(alone);
         }
         let patient = |pair: &Pair| boot_ns.saturating_sub(pair.sender.event.boot_ns) < join::PATIENCE_NS;
         while let Some(pair) = self.unsure.pop_front_if(|pair| !patient(pair)) {
-            out.extend(self.both(pair));
+            let both = self.both(pair);
+            self.hold.push(both);
+        }
+        while let Some(held) = self.hold.due(boot_ns) {
+            let held = self.judged_anew(held);
+            let chain = links(&self.recent, &held.steps());
+            out.extend(held.lines.into_iter().map(|(line, _)| Diagnosed { chain: chain.clone(), ..line }));
         }
     }
 
@@ -191,52 +210,101 @@ impl Diagnosis {
     }
 
     /// An end whose other end is elsewhere, or was not seen.
-    fn alone(&self, end: End, sender_missing: bool) -> Diagnosed {
-        let cause = match end.cause {
-            Some(_) if self.ended.before(&end.event).is_some() => ended::aftermath(&end.event),
-            Some(cause) => cause,
-            None => self.judge(&end.event, &end.owner, Other { missing: sender_missing, ..Other::default() }),
+    fn alone(&mut self, end: End, sender_missing: bool) -> Held {
+        let cause = match end.event.what {
+            What::ResetSent if self.ended.before(&end.event).is_some() => ended::aftermath(&end.event),
+            _ => self.judge(&end, Other { missing: sender_missing, ..Other::default() }),
         };
         let connection = connection_id(&end.event);
-        Diagnosed { event: end.event, owner: end.owner, cause, other: None, connection }
+        self.learn(end.step, &cause, connection.as_deref());
+        let because = self.because(end.step);
+        let line = Diagnosed {
+            event: end.event,
+            owner: end.owner,
+            cause,
+            other: None,
+            peer: Owner::default(),
+            connection,
+            chain: Vec::new(),
+        };
+        Held { lines: vec![(line, end.step)], because }
     }
 
     /// Both ends; the sender first, because the receiver mostly has its cause.
-    fn both(&self, Pair { sender, receiver }: Pair) -> [Diagnosed; 2] {
+    fn both(&mut self, Pair { sender, receiver }: Pair) -> Held {
         let ended = self.ended.before(&sender.event);
         let cause = match ended {
             Some(_) => ended::aftermath(&sender.event),
-            None => {
-                self.judge(&sender.event, &sender.owner, Other { receiver: Some(&receiver.event), ..Other::default() })
-            }
+            None => self.judge(&sender, Other { receiver: Some(&receiver.event), ..Other::default() }),
         };
+        let sent = ended.cloned().unwrap_or_else(|| Sent::new(&cause, &sender.owner));
+        let received = self.judge(&receiver, Other { sender: Some(&sent), ..Other::default() });
         // Where addresses are translated the ends would find different names.
         let connection = connection_id(&sender.event);
-        let mut sender =
-            Diagnosed { event: sender.event, owner: sender.owner, cause, other: None, connection: connection.clone() };
-        let sent = ended.cloned().unwrap_or_else(|| Sent::of(&sender));
-        let cause = self.judge(&receiver.event, &receiver.owner, Other { sender: Some(&sent), ..Other::default() });
-        let receiver = Diagnosed {
-            event: receiver.event,
-            owner: receiver.owner,
-            cause,
-            other: Some(OtherEnd::of(&sender)),
-            connection,
-        };
-        sender.other = Some(OtherEnd::of(&receiver));
-        [sender, receiver]
+        self.learn(sender.step, &cause, connection.as_deref());
+        self.learn(receiver.step, &received, connection.as_deref());
+        for (end, other) in [(&sender, &receiver), (&receiver, &sender)] {
+            if let Some(step) = end.step {
+                self.recent.learn_far_end(step, &other.owner, other.event.netns, other.step);
+            }
+        }
+        let because = self.because(sender.step);
+        let (near, far) = (OtherEnd::of(&sender, cause.code), OtherEnd::of(&receiver, received.code));
+        let lines = [(sender, cause, far), (receiver, received, near)].map(|(end, cause, other)| {
+            let (other, connection) = (Some(other), connection.clone());
+            (
+                Diagnosed {
+                    event: end.event,
+                    owner: end.owner,
+                    cause,
+                    other,
+                    peer: Owner::default(),
+                    connection,
+                    chain: Vec::new(),
+                },
+                end.step,
+            )
+        });
+        Held { lines: lines.into(), because }
     }
 
-    fn judge(&self, event: &Event, owner: &Owner, other: Other<'_>) -> Cause {
+    /// Lines that have waited, judged once more if it turned out meanwhile what the connection was ended for.
+    fn judged_anew(&mut self, held: Held) -> Held {
+        let known = held.lines.first().and_then(|(_, step)| self.because(*step));
+        if known == held.because {
+            return held;
+        }
+        let end =
+            |(line, step): (Diagnosed, Option<StepId>)| End { event: line.event, owner: line.owner, cause: None, step };
+        let mut ends = held.lines.into_iter().map(end);
+        match (ends.next(), ends.next()) {
+            (Some(sender), Some(receiver)) => self.both(Pair { sender, receiver }),
+            (Some(alone), None) => self.alone(alone, false),
+            (None, _) => Held { lines: Vec::new(), because: None },
+        }
+    }
+
+    fn because(&self, step: Option<StepId>) -> Option<StepId> {
+        self.recent.before(step?).map(|before| before.id)
+    }
+
+    /// What was found out about an event, for the lines it is linked with.
+    fn learn(&mut self, step: Option<StepId>, cause: &Cause, connection: Option<&str>) {
+        if let Some(step) = step {
+            self.recent.learn(step, cause.code, connection);
+        }
+    }
+
+    fn judge(&self, end: &End, other: Other<'_>) -> Cause {
         let context = Context {
-            process: owner.process.as_ref().map(|process| process.comm.as_str()),
-            recent: &self.recent,
+            process: end.owner.process.as_ref().map(|process| process.comm.as_str()),
+            before: end.step.and_then(|step| self.recent.before(step)),
             limits: self.limits.as_ref(),
             timeouts: &self.timeouts,
             sender: other.sender,
             receiver: other.receiver,
             sender_missing: other.missing,
         };
-        rules::judge(event, &context)
+        rules::judge(&end.event, &context)
     }
 }

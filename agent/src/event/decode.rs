@@ -115,6 +115,7 @@ fn what(record: &Record) -> What {
         kind::RESET_RECEIVED => What::ResetReceived,
         kind::CONNECT_FAILED => What::ConnectFailed(connect::failure(record)),
         kind::TIMED_OUT => What::TimedOut,
+        kind::CLOSED => What::Closed,
         _ => What::ResetSent,
     }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{
     Endpoint, Event, Facts, Idle, Millis, Role, Socket, Tcp, What,
     address::{Scope, scope},
+    link::{Link, LinkLine},
     party::{Attribution, Cgroup, Container, Owner, Pod, Process, Service, Workload},
 };
 
@@ -60,6 +61,8 @@ struct Connection {
     id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     other_end: Option<OtherEnd>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    chain: Vec<LinkLine>,
 }
 
 /// What happened at the other end; who it belongs to is said of the peer.
@@ -94,7 +97,7 @@ pub struct Twin<'a> {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
-struct Party {
+pub(super) struct Party {
     ip: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     port: Option<u16>,
@@ -120,6 +123,13 @@ struct Party {
     netns: Option<u32>,
 }
 
+impl Party {
+    /// Says how far away its owner may be.
+    pub(super) fn in_scope(self, scope: Scope) -> Self {
+        Self { scope: Some(scope), ..self }
+    }
+}
+
 impl<C: Serialize> Line<C> {
     /// The line of an event whose local end belongs to `owner` and that `cause` explains.
     #[must_use]
@@ -138,7 +148,7 @@ impl<C: Serialize> Line<C> {
             idle: (event.idle != Idle::default()).then_some(event.idle),
             tcp: (event.tcp != Tcp::default()).then(|| event.tcp.clone()),
             local: party(&event.local, Some(owner), event.netns),
-            peer: Party { scope: Some(scope(event.peer.ip)), ..party(&event.peer, None, None) },
+            peer: party(&event.peer, None, None).in_scope(scope(event.peer.ip)),
             connection: None,
             facts: None,
         }
@@ -162,9 +172,9 @@ impl<C: Serialize> Line<C> {
         Self { facts: Some(event.facts.clone()), ..self }
     }
 
-    /// Names the connection, and whose the other end is if that is on this node.
+    /// Names the connection, whose the other end is if that is on this node, and what the line follows from or leads to.
     #[must_use]
-    pub fn of_connection(self, id: &str, event: &Event, twin: Option<Twin<'_>>) -> Self {
+    pub fn of_connection(self, id: &str, event: &Event, twin: Option<Twin<'_>>, chain: &[Link]) -> Self {
         let peer = match twin {
             Some(twin) => Party { scope: self.peer.scope, ..party(&event.peer, Some(twin.owner), twin.event.netns) },
             None => self.peer,
@@ -180,7 +190,8 @@ impl<C: Serialize> Line<C> {
             ip: event.local.ip.to_string(),
             port: event.local.port,
         });
-        Self { peer, connection: Some(Connection { id: id.to_owned(), other_end }), ..self }
+        let chain = chain.iter().map(LinkLine::from).collect();
+        Self { peer, connection: Some(Connection { id: id.to_owned(), other_end, chain }), ..self }
     }
 }
 
@@ -191,6 +202,7 @@ pub const fn kind(what: What) -> &'static str {
         What::ResetReceived | What::ResetSent => "reset",
         What::ConnectFailed(_) => "connect_failure",
         What::TimedOut => "timeout",
+        What::Closed => "close",
     }
 }
 
@@ -205,15 +217,15 @@ fn reset(event: &Event) -> Option<Reset> {
     Some(Reset { direction, socket: event.socket, kernel_reason: event.kernel_reason.clone() })
 }
 
-const fn direction(what: What) -> Option<&'static str> {
+pub(super) const fn direction(what: What) -> Option<&'static str> {
     match what {
         What::ResetReceived | What::ConnectFailed(super::ConnectFailure::Refused) => Some("received"),
         What::ResetSent => Some("sent"),
-        What::ConnectFailed(_) | What::TimedOut => None,
+        What::ConnectFailed(_) | What::TimedOut | What::Closed => None,
     }
 }
 
-fn party(endpoint: &Endpoint, owner: Option<&Owner>, netns: Option<u32>) -> Party {
+pub(super) fn party(endpoint: &Endpoint, owner: Option<&Owner>, netns: Option<u32>) -> Party {
     let owner = owner.cloned().unwrap_or_default();
     Party {
         ip: endpoint.ip.to_string(),

@@ -2,7 +2,7 @@
 //!
 //! * [`decode`]: from the record of the kernel side to a typed [`Event`]; every rule that turns raw numbers into a
 //!   statement is applied there ([`age`], [`idle`], [`connect`], [`bytes`]).
-//! * [`mod@line`]: the JSON form, `rstscope.v1`; [`reason`]: a few words for the table.
+//! * [`mod@line`]: the JSON form, `rstscope.v1`, with [`link`] for what belongs together; [`reason`]: a few words for the table.
 //! * [`party`]: who an end of a connection belongs to.
 
 pub mod address;
@@ -14,6 +14,7 @@ pub mod errno;
 pub mod facts;
 pub mod idle;
 pub mod line;
+pub mod link;
 pub mod millis;
 pub mod party;
 pub mod reason;
@@ -36,6 +37,9 @@ pub enum What {
     ConnectFailed(ConnectFailure),
     /// An established connection ended by a timer, no RST either way.
     TimedOut,
+    /// A process closed a connection with a FIN right after another one of its had failed. It has no line of its own: the
+    /// other one's may name it as what it led to.
+    Closed,
 }
 
 /// What kind of socket the reset was received by or sent for.

@@ -13,6 +13,7 @@ pub fn reason(event: &Event) -> String {
         },
         What::ResetReceived => received(event),
         What::ResetSent => sent(event),
+        What::Closed => "closed with a FIN".to_owned(),
     }
 }
 

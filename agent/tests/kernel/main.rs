@@ -13,6 +13,7 @@ mod cgroups;
 mod expect;
 mod netns;
 mod raw;
+mod relay;
 mod schema;
 mod shared;
 mod sockets;

@@ -219,7 +219,8 @@ impl Actor {
         self.input.write_all(format!("{command}\n").as_bytes()).expect("the actor listens");
     }
 
-    fn answer(&mut self) -> String {
+    /// Waits for the answer to a command.
+    pub fn answer(&mut self) -> String {
         let mut line = Vec::new();
         let mut byte = [0];
         while self.output.read(&mut byte).expect("the actor answers") == 1 && byte[0] != b'\n' {
@@ -243,10 +244,16 @@ impl Drop for Actor {
     }
 }
 
-/// Plays an actor: `server` listens, accepts one connection and obeys.
+/// Plays an actor: `server` listens, accepts one connection and obeys; `relay` has several.
 pub fn act(arguments: &[String]) {
-    let role = arguments.first().map_or("", String::as_str);
-    assert_eq!(role, "server", "unknown actor");
+    match arguments.first().map_or("", String::as_str) {
+        "server" => serve(arguments),
+        "relay" => crate::relay::act(),
+        role => panic!("unknown actor {role}"),
+    }
+}
+
+fn serve(arguments: &[String]) {
     if let Some(cgroup) = arguments.get(1) {
         crate::cgroups::enter(cgroup);
     }

@@ -103,6 +103,26 @@ impl Verdict {
         }
     }
 
+    /// Expects that a line is linked with just these other lines: how, and with which. `follows_from` or `leads_to`.
+    pub fn chain(&mut self, line: &Value, links: &[(&str, &Value)]) {
+        let pointer = "/connection/chain";
+        let found = line.pointer(pointer).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let is = |link: &Value, relation: &str, other: &Value| {
+            link["relation"] == relation
+                && link["confidence"] == "likely"
+                && link["connection"] == other["connection"]["id"]
+                && link["cause"] == other["cause"]["code"]
+                && ["type", "local", "peer"].iter().all(|key| link[key] == other[key])
+        };
+        let all = found.len() == links.len()
+            && found.iter().zip(links).all(|(link, (relation, other))| is(link, relation, other));
+        if !all {
+            let shown = |(relation, other): &(&str, &Value)| format!("{relation} {}", other["connection"]["id"]);
+            let links: Vec<String> = links.iter().map(shown).collect();
+            self.unexpected(Layer::Cause, line, pointer, &format!("likely: [{}]", links.join(", ")));
+        }
+    }
+
     fn unexpected(&mut self, layer: Layer, line: &Value, pointer: &str, expected: &str) {
         let found = line.pointer(pointer).map_or_else(|| "nothing".to_owned(), Value::to_string);
         self.problem(layer, &format!("{pointer} is {found}; expected was {expected}"), Some(line));
@@ -237,6 +257,20 @@ mod tests {
         assert_eq!(verdict.result(), "FAILED cause");
         verdict.within(&line, "/idle/tx_ms", &(0.0..=8.0));
         assert_eq!(verdict.result(), "FAILED facts");
+    }
+
+    #[test]
+    fn a_chain_is_as_long_as_expected_and_names_the_other_line() {
+        let other = json!({ "type": "reset", "connection": { "id": "1" }, "cause": { "code": "unknown" } });
+        let link = json!({ "relation": "leads_to", "confidence": "likely", "type": "reset", "connection": "1", "cause": "unknown" });
+        let line = json!({ "connection": { "chain": [link] } });
+        let passed = |links: &[(&str, &Value)]| {
+            let mut verdict = Verdict::default();
+            verdict.chain(&line, links);
+            verdict.passed()
+        };
+        assert!(passed(&[("leads_to", &other)]));
+        assert!(!passed(&[]) && !passed(&[("follows_from", &other)]) && !passed(&[("leads_to", &line)]));
     }
 
     #[test]

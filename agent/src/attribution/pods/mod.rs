@@ -4,9 +4,9 @@
 //! there, so that no line ever waits for a socket or a disk.
 //!
 //! * [`facts`]: what every source says in the same words; [`allow`]: which labels and annotations of it.
-//! * [`api_server`], [`kubelet`], [`cri`], [`logs`]: the sources, in the order in which they are believed.
-//! * [`object`]: a pod as the API writes it, which the first two have in common.
-//! * [`cluster`]: whose an address is elsewhere, if it is asked for; [`addresses`]: what has which address.
+//! * [`api_server`], [`kubelet`], [`cri`], `logs`: the sources, in the order in which they are believed.
+//! * `object`: a pod as the API writes it, which the first two have in common.
+//! * [`cluster`]: whose an address is elsewhere, if it is asked for; `addresses`: what has which address.
 //! * [`failure`]: why a source does not answer, and what to do about it.
 //! * [`workers`]: the thread, and how each source fares.
 

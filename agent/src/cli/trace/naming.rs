@@ -5,7 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{attribution::Attributor, diagnosis::Diagnosed};
+use crate::{
+    attribution::Attributor,
+    diagnosis::Diagnosed,
+    event::{
+        Event,
+        address::{Scope, scope},
+        party::Owner,
+    },
+};
 
 /// As many as a storm makes in the longest wait at a rate that nobody reads; the next are written without waiting.
 const MOST_WAITING: usize = 4096;
@@ -74,6 +82,19 @@ impl Naming {
 /// Names both ends as far as possible; whether nothing is missing that may come.
 fn is_complete(line: &mut Diagnosed, attributor: &mut Attributor) -> bool {
     let own = attributor.complete(&mut line.owner);
-    let other = line.other.as_mut().is_none_or(|other| attributor.complete(&mut other.owner));
-    own && other
+    let Some(other) = &mut line.other else {
+        line.peer = peer(&line.event, attributor);
+        return own;
+    };
+    own & attributor.complete(&mut other.owner)
+}
+
+/// Whoever has the peer's address. On loopback everybody has it.
+fn peer(event: &Event, attributor: &Attributor) -> Owner {
+    if scope(event.peer.ip) == Scope::Loopback {
+        return Owner::default();
+    }
+    let age = event.age.map(|age| jiff::SignedDuration::from_micros((age.millis.0 * 1000.0) as i64));
+    let began = age.and_then(|age| event.time.checked_sub(age).ok());
+    attributor.peer(event.peer.ip, event.peer.port, began)
 }

@@ -137,7 +137,7 @@ impl Pipeline {
             self.settle.expire(now, &mut settled);
             for record in settled.drain(..) {
                 let (event, owner) = self.typed(&record);
-                self.diagnosis.take(event, owner, &mut diagnosed);
+                self.diagnosis.take(event, owner);
             }
             if last {
                 self.diagnosis.finish(&mut diagnosed);

@@ -25,6 +25,7 @@ impl Tally {
             What::ResetSent => self.sent += 1,
             What::ConnectFailed(_) => self.connects += 1,
             What::TimedOut => self.timeouts += 1,
+            What::Closed => {}
         }
     }
 

@@ -11,11 +11,11 @@ use super::{
 use crate::{
     diagnosis::{
         cause::{Cause, Confidence},
+        chain::recent::Before,
         code::Code,
-        recent::Before,
         timeouts::{Kind, Side},
     },
-    event::{ConnectFailure, Event, Millis, Role},
+    event::{ConnectFailure, Event, Millis, Role, What},
 };
 
 /// close() with received data unread.
@@ -91,41 +91,41 @@ pub fn with_linger_zero(event: &Event, context: &Context<'_>, who: &str) -> Caus
 /// of an upload the kernel names the unread data as the reason (`__tcp_close` looks at it first), and means the same.
 fn passed_on(event: &Event, context: &Context<'_>, who: &str) -> Option<Cause> {
     event.facts.linger_ms.filter(|linger| linger.0 == 0.0)?;
-    let reset = context.recent.received_reset(event)?;
+    let before = context.before.filter(Before::is_reset)?;
+    let peer = before.step.peer;
     let cause = Cause::new(
         Code::ProxiedReset,
-        Confidence::Likely,
-        format!("{who} passed on a reset that it had just received from {}.", reset.peer),
+        before.confidence,
+        format!("{who} passed on a reset that it had just received from {peer}."),
         "Look at the line of that other connection: the cause is there.",
     );
-    Some(cause.with("other_side", Some(reset.peer.clone())))
+    Some(cause.with("other_side", Some(peer.to_string())))
 }
 
 /// The peer had left, or a connect for it failed: whichever came first is why.
 fn because_of_another_connection(event: &Event, context: &Context<'_>, who: &str, unread: u32) -> Option<Cause> {
-    let connect = context.recent.failed_connect(event);
-    let fin = event.facts.first_fin.as_ref().filter(|fin| fin.by == "peer");
-    match (connect, fin) {
-        // A proxy gives up connecting for a client that has left.
-        (Some(connect), Some(fin)) if fin.ms_ago.0 <= connect.ago(event).0 => {
-            Some(gave_up_connecting(event, context, who, connect))
-        }
-        (Some(connect), None) => Some(gave_up_connecting(event, context, who, connect)),
-        (_, Some(_)) => close_notify(event, unread).or_else(|| client_left(event, context, who, unread)),
-        (None, None) => None,
+    // A proxy gives up connecting for a client that has left: such a connect is not what this one was closed for.
+    if let Some(cause) = failed_connect(event, context, who) {
+        return Some(cause);
     }
+    event.facts.first_fin.as_ref().filter(|fin| fin.by == "peer")?;
+    close_notify(event, unread).or_else(|| client_left(event, context, who, unread))
 }
 
-fn gave_up_connecting(event: &Event, context: &Context<'_>, who: &str, connect: &Before) -> Cause {
-    let age = connect.age.map_or_else(|| "some time".to_owned(), say);
-    let upstream = &connect.peer;
-    let (summary, advice) = match connect.connect {
-        Some(ConnectFailure::Abandoned) => (
+/// A connect of the same process had failed, and the connection was closed for that.
+pub fn failed_connect(event: &Event, context: &Context<'_>, who: &str) -> Option<Cause> {
+    let before = context.before.filter(Before::is_connect)?;
+    let What::ConnectFailed(failure) = before.step.what else { return None };
+    let tried = before.step.age.map(|age| age.millis);
+    let age = tried.map_or_else(|| "some time".to_owned(), say);
+    let upstream = before.step.peer;
+    let (summary, advice) = match failure {
+        ConnectFailure::Abandoned => (
             format!("{who} gave up connecting to {upstream} after {age} and closed this connection for it."),
             "Find out why the upstream does not answer, and raise the proxy's connect timeout (Istio: connectTimeout) \
              above a second so that one lost SYN is survived.",
         ),
-        Some(ConnectFailure::Refused) => (
+        ConnectFailure::Refused => (
             format!("{who} was refused by {upstream} after {age} and closed this connection for it."),
             "The upstream does not listen, or a firewall rejects: see the line of that connect. No timeout was involved.",
         ),
@@ -134,17 +134,16 @@ fn gave_up_connecting(event: &Event, context: &Context<'_>, who: &str, connect: 
             "See the line of that connect: the cause is there.",
         ),
     };
-    let failure = connect.connect.and_then(|failure| serde_json::to_value(failure).ok());
-    let cause = Cause::new(Code::ProxyConnectTimeout, Confidence::Likely, summary, advice)
-        .with("upstream", Some(upstream.clone()))
-        .with("connect_ms", connect.age)
-        .with("connect_failure", failure);
-    match connect.age {
-        Some(age) if connect.connect == Some(ConnectFailure::Abandoned) => {
+    let cause = Cause::new(Code::ProxyConnectTimeout, before.confidence, summary, advice)
+        .with("upstream", Some(upstream.to_string()))
+        .with("connect_ms", tried)
+        .with("connect_failure", serde_json::to_value(failure).ok());
+    Some(match tried {
+        Some(age) if failure == ConnectFailure::Abandoned => {
             idle::with_products(cause, event, context, Kind::Connect, Side::Client, age, context.process)
         }
         _ => cause,
-    }
+    })
 }
 
 /// The client had shut its side down before this server was done with what it had asked.

@@ -4,6 +4,7 @@ use super::{Context, idle, round, say};
 use crate::{
     diagnosis::{
         cause::{Cause, Confidence},
+        chain::recent::Before,
         code::Code,
         timeouts::{Kind, Side},
     },
@@ -105,6 +106,9 @@ fn abandoned(event: &Event, age: &str, resent: u32, context: &Context<'_>) -> Ca
             "Find out why the process ended; the connect itself tells nothing.",
         );
     }
+    if let Some(before) = context.before.filter(Before::is_reset) {
+        return left_by_the_client(event, age, context, &before);
+    }
     let unanswered = match resent {
         0 => "its SYN had not been answered".to_owned(),
         1 => "its SYN and one more had not been answered".to_owned(),
@@ -125,4 +129,19 @@ fn abandoned(event: &Event, age: &str, resent: u32, context: &Context<'_>) -> Ca
         }
         None => cause,
     }
+}
+
+/// A proxy stops connecting when the client that it does it for has reset its connection.
+fn left_by_the_client(event: &Event, age: &str, context: &Context<'_>, before: &Before<'_>) -> Cause {
+    let (who, client) = (context.process.unwrap_or("This proxy"), before.step.peer);
+    Cause::new(
+        Code::ClientGone,
+        before.confidence,
+        format!(
+            "{who} gave up the connect to {} after {age}: {client}, whom it accepted, had just reset its connection.",
+            event.peer
+        ),
+        "Look at the line of that other connection: why the client left is there. The peer had not answered so far.",
+    )
+    .with("other_side", Some(client.to_string()))
 }

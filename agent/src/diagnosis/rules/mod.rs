@@ -31,6 +31,7 @@ pub fn judge(event: &Event, context: &Context<'_>) -> Cause {
         What::ResetReceived => received::judge(event, context),
         What::ConnectFailed(failure) => connect::judge(event, failure, context),
         What::TimedOut => timeout::judge(event),
+        What::Closed => unknown(event),
     }
 }
 

@@ -248,6 +248,10 @@ fn after_our_close(event: &Event, context: &Context<'_>) -> Cause {
     if let Some(benign) = close_notify(event, fin.idle()) {
         return benign;
     }
+    let who = context.process.unwrap_or(local_name(event));
+    if let Some(proxy) = closing::failed_connect(event, context, who) {
+        return proxy.with("first_fin_ms_ago", Some(fin.ms_ago));
+    }
     if event.role == Role::Client { client_gone(event, fin, context) } else { stale_reuse(event, fin, context) }
 }
 

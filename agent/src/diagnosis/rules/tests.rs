@@ -15,7 +15,7 @@ use agent_common::{
 
 use super::*;
 use crate::{
-    diagnosis::{Diagnosed, Sent, kernel_reason, limits::NoLimits, recent::Recent, timeouts::Timeouts},
+    diagnosis::{Sent, chain::recent::Recent, kernel_reason, limits::NoLimits, timeouts::Timeouts},
     event::{
         decode::Decoder,
         party::{Owner, Process},
@@ -59,7 +59,7 @@ fn judged_with(
     let (event, timeouts) = (decoded(change), Timeouts::built_in());
     let context = Context {
         process,
-        recent,
+        before: recent.before_event(&event),
         limits: &NoLimits,
         timeouts: &timeouts,
         sender,

@@ -71,12 +71,12 @@ impl<W: Write> JsonLines<W> {
 
 impl<W: Write> Sink for JsonLines<W> {
     fn event(&mut self, diagnosed: &Diagnosed) -> io::Result<()> {
-        let Diagnosed { event, owner, cause, other, connection } = diagnosed;
-        let mut line = Line::new(event, owner, cause).on_node(self.node.as_deref());
+        let Diagnosed { event, owner, cause, other, peer, connection, chain } = diagnosed;
+        let mut line = Line::new(event, owner, cause).to_peer(event, peer).on_node(self.node.as_deref());
         if let Some(id) = connection {
             let twin =
                 other.as_ref().map(|other| Twin { event: &other.event, owner: &other.owner, cause: other.code.name() });
-            line = line.of_connection(id, event, twin);
+            line = line.of_connection(id, event, twin, chain);
         }
         if self.with_facts {
             line = line.with_facts(event);

@@ -8,7 +8,12 @@ use crate::{
         Diagnosed,
         cause::{Cause, Confidence},
     },
-    event::{ConnectFailure, Event, What, party::Owner, reason},
+    event::{
+        ConnectFailure, Event, What,
+        link::{Link, Relation},
+        party::Owner,
+        reason,
+    },
     kernel::losses::Loss,
     sinks::{AgentLine, Sink},
 };
@@ -21,6 +26,9 @@ pub struct Table<W: Write> {
     /// The connection of the last row, if it named both ends.
     both_ends: Option<String>,
 }
+
+/// How long what was seen gets by itself: a stale connection's row.
+const WIDTH_OF_SEEN: usize = 66;
 
 const RED: &str = "31";
 const YELLOW: &str = "33";
@@ -40,7 +48,7 @@ impl<W: Write> Table<W> {
 
 impl<W: Write> Sink for Table<W> {
     fn event(&mut self, diagnosed: &Diagnosed) -> io::Result<()> {
-        let Diagnosed { event, owner, cause, other, connection } = diagnosed;
+        let Diagnosed { event, owner, cause, other, peer, connection, chain } = diagnosed;
         // A refused connect is the story, not that its SYN was answered: the row of that end follows.
         if other.as_ref().is_some_and(|other| matches!(other.event.what, What::ConnectFailed(_))) {
             return Ok(());
@@ -57,6 +65,7 @@ impl<W: Write> Sink for Table<W> {
             What::ConnectFailed(ConnectFailure::Refused) => ("refused", "←", MAGENTA),
             What::ConnectFailed(_) => ("connect", "×", MAGENTA),
             What::TimedOut => ("timeout", "×", MAGENTA),
+            What::Closed => ("closed", "→", YELLOW),
         };
         let age = event.age.map_or_else(String::new, |age| {
             format!("{}{}", if age.is_minimum { "≥" } else { "" }, reason::seconds(age.millis.0))
@@ -68,10 +77,10 @@ impl<W: Write> Sink for Table<W> {
             "{} {} {ends:<45} {:<34} {age:>9} {idle:>9} {:<11} {:<33} {}",
             time_of_day(event),
             self.paint(code, &format!("{what:<8}")),
-            names(owner, arrow, other.as_ref().map(|other| &other.owner)),
+            names(owner, arrow, other.as_ref().map_or(peer, |other| &other.owner)),
             event.tcp.state.unwrap_or(""),
             why(cause),
-            reason::reason(event),
+            seen(event, chain),
         )
     }
 
@@ -112,6 +121,27 @@ fn time_of_day(event: &Event) -> String {
     text.get(11..).unwrap_or(&text).to_owned()
 }
 
+/// What was seen, and where the story begins, or else ends, that this row belongs to: as far as there is room for it.
+fn seen(event: &Event, chain: &[Link]) -> String {
+    let seen = reason::reason(event);
+    let with = |sign: &str, link: &Link| {
+        let name = link.peer.owner.as_ref().map(who).filter(|name| !name.is_empty());
+        let what = match link.what {
+            What::ConnectFailed(_) => "connect",
+            What::ResetReceived | What::ResetSent => "RST",
+            What::TimedOut => "timeout",
+            What::Closed => "FIN",
+        };
+        let long = format!("{seen} {sign} {what} {}", name.unwrap_or_else(|| link.peer.endpoint.to_string()));
+        if long.chars().count() <= WIDTH_OF_SEEN { long } else { format!("{seen} {sign}") }
+    };
+    match (chain.iter().rfind(|link| link.relation == Relation::FollowsFrom), chain.last()) {
+        (Some(origin), _) => with("⇐", origin),
+        (None, Some(end)) => with("⇒", end),
+        (None, None) => seen,
+    }
+}
+
 /// The code; with a question mark where it is only possible.
 fn why(cause: &Cause) -> String {
     let doubt = if cause.confidence == Confidence::Possible { "?" } else { "" };
@@ -119,16 +149,16 @@ fn why(cause: &Cause) -> String {
 }
 
 /// Both ends, as far as they have names.
-fn names(local: &Owner, arrow: &str, other: Option<&Owner>) -> String {
-    let local = who(local);
-    match other.map(who) {
-        Some(peer) if !peer.is_empty() && local.is_empty() => format!("? {arrow} {peer}"),
-        Some(peer) if !peer.is_empty() => format!("{local} {arrow} {peer}"),
-        _ => local,
+fn names(local: &Owner, arrow: &str, peer: &Owner) -> String {
+    let (local, peer) = (who(local), who(peer));
+    match (local.is_empty(), peer.is_empty()) {
+        (_, true) => local,
+        (true, false) => format!("? {arrow} {peer}"),
+        (false, false) => format!("{local} {arrow} {peer}"),
     }
 }
 
-/// The best name there is: pod, process, container, cgroup. The root cgroup names nobody.
+/// The best name there is: pod, Service, node, process, container, cgroup. The root cgroup names nobody.
 fn who(owner: &Owner) -> String {
     let name = if let Some(pod) = &owner.pod {
         let name = pod.name.as_ref().unwrap_or(&pod.uid);
@@ -136,6 +166,10 @@ fn who(owner: &Owner) -> String {
             Some(namespace) => format!("{namespace}/{name}"),
             None => name.clone(),
         }
+    } else if let Some(service) = &owner.service {
+        format!("{}/{}", service.namespace, service.name)
+    } else if let Some(node) = &owner.node {
+        node.clone()
     } else if let Some(process) = &owner.process {
         format!("{}({})", process.comm, process.pid)
     } else if let Some(container) = &owner.container {
@@ -191,10 +225,9 @@ mod tests {
             ..Owner::default()
         };
         let (node, envoy, nobody) = (process("node"), process("envoy"), Owner::default());
-        assert_eq!(names(&node, "→", Some(&envoy)), "node(7) → envoy(7)");
-        assert_eq!(names(&nobody, "→", Some(&envoy)), "? → envoy(7)");
-        assert_eq!(names(&node, "→", Some(&nobody)), "node(7)");
-        assert_eq!(names(&node, "→", None), "node(7)");
+        assert_eq!(names(&node, "→", &envoy), "node(7) → envoy(7)");
+        assert_eq!(names(&nobody, "→", &envoy), "? → envoy(7)");
+        assert_eq!(names(&node, "→", &nobody), "node(7)");
     }
 
     #[test]

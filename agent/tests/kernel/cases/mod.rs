@@ -2,6 +2,7 @@
 
 mod after_close;
 mod causes;
+mod chains;
 mod command_line;
 mod connects;
 mod lifetime;
@@ -31,6 +32,7 @@ pub fn resting_on_hooks() -> Vec<Case> {
         connects::CASES,
         causes::CASES,
         proxies::CASES,
+        chains::CASES,
         near_misses::CASES,
         owner::CASES,
         lifetime::CASES,

@@ -1,6 +1,7 @@
 //! Names that others know: an API server, here a home-made one, in the agent's own network namespace.
 
 use std::{
+    net::SocketAddr,
     thread,
     time::{Duration, Instant},
 };
@@ -9,16 +10,17 @@ use serde_json::Value;
 
 use crate::{
     Case,
-    agent::{Agent, at_leisure},
+    agent::{Agent, at_leisure, patience},
     api_server::{ApiServer, Mood, pod},
     cgroups::Cgroup,
     expect::{absent, is},
     netns::Netns,
-    sockets::Actor,
+    sockets::{Actor, connect_nonblocking},
 };
 
 pub const CASES: &[Case] = &[
     ("a_pod_that_has_just_started_is_named_as_soon_as_the_api_server_knows_it", just_started),
+    ("a_peer_on_another_node_is_named_by_its_address_unless_it_came_later", elsewhere),
     ("an_api_server_that_says_nothing_delays_a_line_no_longer_than_allowed", silent),
 ];
 
@@ -102,6 +104,51 @@ fn just_started() {
     let (_actor, port) = container.reset(&netns);
     let sent = agent.reset(&netns, "sent", port);
     is(&sent, "/local/pod/name", "checkout-7d9f6b5c4-x2x8z");
+}
+
+/// Connects to 10.77.0.9, where nobody answers, are given up.
+fn elsewhere() {
+    let server = ApiServer::start();
+    let remote = |name: &str, start: &str| {
+        let mut pod = pod("shop", name, &format!("uid-of-{name}"), "node-8", "0");
+        pod["status"]["podIP"] = serde_json::json!("10.77.0.9");
+        pod["status"]["podIPs"] = serde_json::json!([{"ip": "10.77.0.9"}]);
+        pod["status"]["startTime"] = serde_json::json!(start);
+        pod
+    };
+    server.put_pod(remote("cart-0", "2020-01-01T00:00:00Z"));
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = server.kubeconfig(folder.path());
+    let flags = ["--kubeconfig", kubeconfig.to_str().unwrap(), "--node", NODE, "--cluster-watch"];
+    let (netns, _far) = Netns::with_black_hole();
+    let mut agent = Agent::start(&flags);
+    // The list may be late by as much as a slow machine takes; a connect that is given up does not wait for it.
+    let mut give_up = |port: u16| {
+        let socket = netns.run(move || connect_nonblocking(SocketAddr::from(([10, 77, 0, 9], port))));
+        thread::sleep(Duration::from_millis(100));
+        drop(socket);
+        agent.connect_failure(&netns, port)
+    };
+    let deadline = Instant::now() + patience();
+    let mut ports = 5001..;
+    let named = loop {
+        let failure = give_up(ports.next().unwrap());
+        if failure["peer"]["pod"].is_object() || Instant::now() > deadline {
+            break failure;
+        }
+    };
+    is(&named, "/peer/pod/namespace", "shop");
+    is(&named, "/peer/pod/name", "cart-0");
+    is(&named, "/peer/pod/node", "node-8");
+    is(&named, "/peer/attribution/container", "address");
+    is(&named, "/peer/ip", "10.77.0.9");
+
+    // The address is another's now, but was not when this connect began.
+    server.remove_pod("uid-of-cart-0");
+    server.put_pod(remote("cart-1", "2999-01-01T00:00:00Z"));
+    while give_up(ports.next().unwrap())["peer"]["pod"].is_object() {
+        assert!(Instant::now() < deadline, "a pod that came later is named");
+    }
 }
 
 fn silent() {

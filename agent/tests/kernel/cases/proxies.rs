@@ -1,6 +1,13 @@
 //! What a process does to one of its connections because of another, and what only looks like it.
 
-use std::{io::Write, net::SocketAddr, thread::sleep, time::Duration};
+use std::{
+    io::Write,
+    net::{SocketAddr, TcpStream},
+    thread::sleep,
+    time::Duration,
+};
+
+use serde_json::Value;
 
 use crate::{
     Case,
@@ -64,47 +71,74 @@ fn proxy_connect_timeout() {
 }
 
 fn proxied_reset() {
-    let netns = Netns::new();
+    let mut proxy = Proxy::start();
     let mut agent = Agent::shared();
     until_hit(|| {
-        let mut down = netns.run(|| Pair::connect(Family::V4));
-        let mut up = netns.run(|| Pair::connect(Family::V4));
-        // The proxy holds the server's end of one and the client's of the other, and has used both.
-        down.exchange(10, 10);
-        up.exchange(10, 10);
-        let (app, proxy, upstream) = (down.client_port(), down.server_port(), up.client_port());
-        linger_zero(&up.server);
-        linger_zero(&down.server);
-        let _up = up.close_server();
-        let _down = down.close_server();
-        let first = agent.reset(&netns, "received", upstream);
-        let (sent, received) = (agent.reset(&netns, "sent", proxy), agent.reset(&netns, "received", app));
-        // Of a reset that came in softirq only the process is known, and it has 20 ms.
-        if apart_ms(&first, &sent) > 20.0 {
+        let app = proxy.application();
+        let listener = proxy.netns.run(|| Family::V4.listen());
+        proxy.actor.tell(&format!("connect up {}", listener.local_addr().unwrap()));
+        let (upstream, from) = listener.accept().unwrap();
+        proxy.actor.say("wait up; linger0 down; close down; close up");
+        sleep(MS(50));
+        linger_zero(&upstream);
+        drop(upstream);
+        assert_eq!(proxy.actor.answer(), "done");
+        let first = agent.reset(&proxy.netns, "received", from.port());
+        let (sent, received) = proxy.lines(&mut agent, &app);
+        // The thread that opened the one connection has 50 ms to close the other.
+        if apart_ms(&first, &sent) > 50.0 {
             cause(&sent, "linger_zero_close", "certain");
             return false;
         }
         cause(&sent, "proxied_reset", "likely");
+        is(&sent, "/cause/evidence/other_side", listener.local_addr().unwrap().to_string());
         is(&received, "/cause/code", "proxied_reset");
         true
     });
 }
 
+/// A process of one thread with an accepted connection, and one that it opens.
+struct Proxy {
+    netns: Netns,
+    actor: Actor,
+    port: u16,
+}
+
+impl Proxy {
+    fn start() -> Self {
+        let netns = Netns::new();
+        let mut actor = netns.run(|| Actor::start("proxy", "relay", &[]));
+        let port = actor.tell("port").parse().unwrap();
+        Self { netns, actor, port }
+    }
+
+    fn application(&mut self) -> TcpStream {
+        let port = self.port;
+        let app = self.netns.run(move || TcpStream::connect(("127.0.0.1", port)).unwrap());
+        self.actor.tell("accept down");
+        app
+    }
+
+    /// The reset at the proxy's end and at the application's.
+    fn lines(&self, agent: &mut Agent, app: &TcpStream) -> (Value, Value) {
+        let received = app.local_addr().unwrap().port();
+        (agent.reset(&self.netns, "sent", self.port), agent.reset(&self.netns, "received", received))
+    }
+}
+
 /// The same reset of the application, without any timeout.
 fn refused_upstream() {
-    let netns = Netns::new();
+    let mut proxy = Proxy::start();
     let mut agent = Agent::shared();
     until_hit(|| {
-        let mut pair = netns.run(|| Pair::connect(Family::V4));
-        let (proxy, app) = (pair.server_port(), pair.client_port());
-        pair.client.write_all(&[b'h'; 517]).unwrap();
-        let port = netns.run(|| Family::V4.listen().local_addr().unwrap().port());
-        netns.run(move || std::net::TcpStream::connect(("127.0.0.1", port)).unwrap_err());
-        let _open = pair.close_server();
-        let failed = agent.connect_failure(&netns, port);
+        let mut app = proxy.application();
+        app.write_all(&[b'h'; 517]).unwrap();
+        let port = proxy.netns.run(|| Family::V4.listen().local_addr().unwrap().port());
+        proxy.actor.tell(&format!("connect up 127.0.0.1:{port}; close down"));
+        let failed = agent.connect_failure(&proxy.netns, port);
         cause(&failed, "connect_refused", "certain");
-        let (sent, received) = (agent.reset(&netns, "sent", proxy), agent.reset(&netns, "received", app));
-        if apart_ms(&failed, &sent) > 20.0 {
+        let (sent, received) = proxy.lines(&mut agent, &app);
+        if apart_ms(&failed, &sent) > 50.0 {
             cause(&sent, "closed_with_unread_data", "certain");
             return false;
         }

@@ -84,6 +84,7 @@ fn expect(stage: &mut Stage, sent: &Value, received: &Value, closer: &str) {
     verdict.within(received, "/idle/gap_before_last_send_ms", &took);
     for line in [sent, received] {
         verdict.cause(line, "client_gone");
+        verdict.chain(line, &[]);
     }
     verdict.evidence(received, "the time the server took", &took);
 }

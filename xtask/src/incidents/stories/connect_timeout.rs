@@ -2,7 +2,8 @@
 //!
 //! The application sees a reset on a healthy local connection. What happened is that an address behind the proxy did
 //! not answer. Beside it, the near miss: an application that waits for the server to speak first has sent nothing that
-//! could be unread, and sees a clean end. Nor is there a reset where Envoy speaks HTTP: the application gets 503.
+//! could be unread, and sees a clean end: the connect's line names its connection. Nor is there a reset where Envoy speaks
+//! HTTP: the application gets 503.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -56,6 +57,8 @@ pub fn play_http(stage: &mut Stage) -> Result<()> {
     verdict.is(&failure, "/local/process/comm", "envoy");
     verdict.within(&failure, "/age_ms", &(TIMEOUT_MS - TOLERANCE_MS..=elapsed_ms.max(TIMEOUT_MS + TOLERANCE_MS)));
     verdict.cause(&failure, "connect_timeout_application");
+    // The application's connection goes on.
+    verdict.chain(&failure, &[]);
     for line in stage.agent.about(port).into_iter().chain(stage.agent.about(UPSTREAM_PORT)) {
         stage.verdict.problem(Layer::Facts, "no other line, least of all a reset", Some(&line));
     }
@@ -108,6 +111,15 @@ fn speak_first(stage: &mut Stage) -> Result<()> {
     verdict.cause(&failure, "connect_timeout_application");
     verdict.cause(&received, "proxy_connect_timeout");
     verdict.cause(&sent, "proxy_connect_timeout");
+
+    // The whole story from the application's line alone: application ← Envoy → black hole.
+    verdict.chain(&received, &[("follows_from", &failure)]);
+    verdict.is(&received, "/connection/chain/0/local/process/comm", "envoy");
+    verdict.is(&received, "/connection/chain/0/peer/ip", network::BLACK_HOLE);
+    verdict.is(&received, "/connection/chain/0/peer/port", UPSTREAM_PORT);
+    verdict.within(&received, "/connection/chain/0/age_ms", &age);
+    verdict.chain(&sent, &[("follows_from", &failure)]);
+    verdict.chain(&failure, &[("leads_to", &sent)]);
     Ok(())
 }
 
@@ -122,6 +134,12 @@ fn listen_first(stage: &mut Stage) -> Result<()> {
     let failure = stage.agent.connect_failure(UPSTREAM_PORT)?;
     stage.verdict.is(&failure, "/facts/connect_failure", "abandoned");
     stage.verdict.cause(&failure, "connect_timeout_application");
+    // Its own line there is none; the connect's line names it all the same.
+    stage.verdict.is(&failure, "/connection/chain/0/relation", "leads_to");
+    stage.verdict.is(&failure, "/connection/chain/0/type", "close");
+    stage.verdict.is(&failure, "/connection/chain/0/confidence", "likely");
+    stage.verdict.is(&failure, "/connection/chain/0/local/port", envoy::PORT);
+    stage.verdict.is(&failure, "/connection/chain/0/peer/port", port);
     for line in stage.agent.about(port) {
         stage.verdict.problem(Layer::Facts, "no line about a connection on which nothing was sent", Some(&line));
     }

@@ -140,8 +140,14 @@ fn expect(stage: &mut Stage, first: [&Value; 2], code: &str, copies: [&Value; 2]
     verdict.is(copy, "/facts/linger_ms", 0);
     verdict.is(seen, "/tcp/error", "ECONNRESET");
     verdict.is(seen, "/facts/rst_had_timestamp", true);
+    // Of the first reset, the end that belongs to Envoy.
+    let [_, ended] = first;
+    for line in first {
+        verdict.chain(line, &[("leads_to", copy)]);
+    }
     for line in copies {
         verdict.cause(line, "proxied_reset");
+        verdict.chain(line, &[("follows_from", ended)]);
     }
 }
 

@@ -168,6 +168,8 @@ fn expect_lost(
     verdict.is(received, "/tcp/state", if unread { "ESTABLISHED" } else { "CLOSE_WAIT" });
     for line in [sent, received] {
         verdict.cause(line, code);
+        // Envoy answers 503 and keeps its client's connection.
+        verdict.chain(line, &[]);
         verdict.evidence(line, "the idle time at the server's close", closes);
         let idle = number(sent, if unread { "/idle/tx_ms" } else { "/facts/first_fin/idle_tx_ms" });
         if let Some(product) = server.product(full)

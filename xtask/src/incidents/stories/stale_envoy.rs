@@ -94,6 +94,7 @@ fn play_with(stage: &mut Stage, envoy: &Process, expected: u16) -> Result<()> {
 
     for line in [&sent, &received] {
         verdict.cause(line, "stale_connection_reuse");
+        verdict.chain(line, &[]);
         verdict.evidence(line, "the idle time at the server's close", &closes);
         if let Some(product) = NODE.product(stage.full)
             && NODE.is_on_time(stage.full, idle_at_fin)

@@ -130,11 +130,11 @@ fn a_proxy_that_gave_up_connecting_names_its_setting() {
             record.facts.shutdown = 3;
         });
         let mut recent = Recent::default();
-        recent.note(&connect);
+        recent.note(&connect, &Owner::default()).unwrap();
         let timeouts = Timeouts::built_in();
         let context = Context {
             process: Some("envoy"),
-            recent: &recent,
+            before: recent.before_event(&close),
             limits: &NoLimits,
             timeouts: &timeouts,
             sender: None,

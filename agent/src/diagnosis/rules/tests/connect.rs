@@ -52,17 +52,12 @@ fn a_refusal_by_this_node_itself_names_no_firewall() {
         record.facts.error = libc::ECONNREFUSED.cast_unsigned();
         record.connection.flags |= connection_flag::RESET_RECEIVED;
     };
-    let event = decoded(|record| {
-        record.flags = flag::REASON;
-        record.reason = 1;
-        answering(record, socket::NONE, tcp_flag::SYN, 0);
-    });
     let cause = judged(|record| {
         record.flags = flag::REASON;
         record.reason = 1;
         answering(record, socket::NONE, tcp_flag::SYN, 0);
     });
-    let sender = Sent::of(&Diagnosed { event, owner: Owner::default(), cause, other: None, connection: None });
+    let sender = Sent::new(&cause, &Owner::default());
     let proven = judged_as(None, Some(&sender), refused);
     assert_eq!((proven.code, proven.confidence), (Code::ConnectRefused, Confidence::Certain));
     assert_eq!(proven.evidence["sender_cause"], "port_closed");

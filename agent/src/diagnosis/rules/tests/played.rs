@@ -1,6 +1,9 @@
 //! What real programs were seen to do in `cargo xtask incidents`, and had another cause before.
 
-use agent_common::{connection::Task, tcp::sock_flag};
+use agent_common::{
+    connection::{Task, owner_from},
+    tcp::sock_flag,
+};
 
 use super::*;
 use crate::diagnosis::limits::{Limit, Limits};
@@ -22,11 +25,13 @@ fn envoy_passes_on_a_reset_with_an_upload_unread() {
         })
     };
     let mut recent = Recent::default();
-    recent.note(&decoded(|record| {
+    let upstream = decoded(|record| {
         record.boot_ns -= 300_000;
         record.connection.owner = PROXY;
+        record.connection.owner_from = owner_from::CONNECT;
         record.tuple.local_port = 40_000;
-    }));
+    });
+    recent.note(&upstream, &Owner::default()).unwrap();
     assert_eq!(closed(&recent, sock_flag::LINGER).code, Code::ProxiedReset);
     // Without the wish to reset, or without a reset to repeat, it is the application's own close.
     assert_eq!(closed(&recent, 0).code, Code::ClosedWithUnreadData);
@@ -104,15 +109,16 @@ fn closed_at(record: &mut Record, by: u8, ms_ago: u64, idle_ticks: u32) {
 #[test]
 fn haproxys_health_check_is_benign_and_no_proxys_doing() {
     let mut recent = Recent::default();
-    recent.note(&decoded(|record| {
+    let dead = decoded(|record| {
         record.kind = kind::CONNECT_FAILED;
         record.boot_ns -= 300_000;
         record.connection.owner = PROXY;
         record.flags |= flag::ACTOR;
         record.actor = PROXY;
         record.tuple.local_port = 40_000;
-    }));
-    let closed = |bytes: u64| {
+    });
+    recent.note(&dead, &Owner::default()).unwrap();
+    let closed = |who: u8, bytes: u64| {
         judged_after(&recent, |record| {
             record.kind = kind::RESET_SENT;
             record.flags |= flag::ENDED | flag::ACTOR;
@@ -122,12 +128,16 @@ fn haproxys_health_check_is_benign_and_no_proxys_doing() {
             record.facts.bytes_sent = bytes;
             record.facts.bytes_received = bytes;
             record.connection.birth_ns = record.boot_ns - 2_000_000;
+            record.connection.role = who;
         })
     };
-    let check = closed(0);
+    let check = closed(role::CLIENT, 0);
     assert_eq!((check.code, check.benign), (Code::LingerZeroClose, true));
-    let used = closed(100);
-    assert_eq!((used.code, used.benign), (Code::ProxyConnectTimeout, false));
+    // It did not open the one for the other.
+    let used = closed(role::CLIENT, 100);
+    assert_eq!((used.code, used.benign), (Code::LingerZeroClose, false));
+    let client = closed(role::SERVER, 100);
+    assert_eq!((client.code, client.benign), (Code::ProxyConnectTimeout, false));
 }
 
 /// A provider takes a request that was sent in the same tick as its last answer came, acknowledges it, and gives up later.
@@ -185,7 +195,7 @@ fn node_is_busy_when_its_idle_timer_comes_due() {
 }
 
 fn code_with_limits(change: impl FnOnce(&mut Record)) -> Code {
-    let (recent, timeouts) = (Recent::default(), Timeouts::built_in());
+    let timeouts = Timeouts::built_in();
     let event = decoded(|record| {
         record.tuple.netns = 1;
         record.tuple.local_port = 8080;
@@ -194,7 +204,7 @@ fn code_with_limits(change: impl FnOnce(&mut Record)) -> Code {
     });
     let context = Context {
         process: None,
-        recent: &recent,
+        before: None,
         limits: &SixSeconds,
         timeouts: &timeouts,
         sender: None,

@@ -127,11 +127,10 @@ fn the_process_at_the_other_end_narrows_the_products() {
         with_fin(record, first_fin::PEER, 400, 1250, 1250);
     };
     let closed_by = |comm: &str| {
-        let event = decoded(|record| answering(record, socket::LISTENER, tcp_flag::PSH | tcp_flag::ACK, 100));
         let process = Process { pid: 7, comm: comm.to_owned(), exe: None };
         let owner = Owner { process: Some(process), ..Owner::default() };
         let cause = Cause::new(Code::StaleConnectionReuse, Confidence::Certain, "why", "what to do");
-        let sender = Sent::of(&Diagnosed { event, owner, cause, other: None, connection: None });
+        let sender = Sent::new(&cause, &owner);
         let cause = judged_as(None, Some(&sender), reused);
         cause.products.iter().map(|known| known.product.clone()).collect::<Vec<_>>()
     };

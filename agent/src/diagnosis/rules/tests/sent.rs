@@ -108,10 +108,10 @@ fn data_that_crossed_the_fin_is_a_race_where_the_server_was_idle() {
             with_fin(record, first_fin::LOCAL, 2, idle, idle);
         });
         event.facts.data_without_reader = true;
-        let (recent, timeouts) = (Recent::default(), Timeouts::built_in());
+        let timeouts = Timeouts::built_in();
         let context = Context {
             process: Some("node"),
-            recent: &recent,
+            before: None,
             limits: &NoLimits,
             timeouts: &timeouts,
             sender: None,
