@@ -73,13 +73,10 @@ impl HomeMade {
         })
     }
 
-    fn serving<S: Future<Output = ()> + Send>(
+    fn serving<S: Future<Output = ()> + Send + 'static>(
         asked: Arc<Mutex<Vec<String>>>,
         serve: impl Fn(UnixStream) -> S + Send + 'static,
-    ) -> Self
-    where
-        S: 'static,
-    {
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("runtime.sock");
         let listener = UnixListener::bind(&socket).unwrap();
