@@ -24,7 +24,7 @@ pub struct PodFlags {
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', default_values_t = Source::value_variants().to_vec())]
     pub pod_sources: Vec<Source>,
     /// A kubeconfig for the API server [default: in a pod its service account]; takes --node
-    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
+    #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// Watch all pods, Services and nodes of the cluster, to name peers elsewhere; every node then keeps all their names
     #[arg(long)]
@@ -79,7 +79,7 @@ impl PodFlags {
         };
         let kubelet = self.kubelet.as_ref().map(|_| ()).ok_or("no --kubelet".to_owned());
         let found = self.cri_socket.clone().or_else(|| find_socket(Path::new("/")));
-        let cri = found.as_ref().map(|_| ()).ok_or_else(|| format!("none of {} is there", USUAL_PLACES.join(", ")));
+        let cri = found.as_ref().map(|_| ()).ok_or_else(|| format!("nothing at /{}", USUAL_PLACES.join(", /")));
         let asked = [
             ask(Source::ApiServer, api_server),
             ask(Source::Kubelet, kubelet),

@@ -88,7 +88,6 @@ impl Agent {
             .args(["trace", "--output", "json", "--facts", "--instance", &instance])
             .args(flags)
             // A cluster of this machine's user has nothing to say about the test's pods.
-            .env_remove("KUBECONFIG")
             .env_remove("KUBERNETES_SERVICE_HOST")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
