@@ -5,9 +5,11 @@
 //! lines of its own network namespace, and holds every line against the JSON Schema. Times are compared with clocks read around each
 //! step, so a slow machine widens the window and never the tolerance of two ticks.
 
+mod actor;
 mod agent;
 mod cases;
 mod cgroups;
+mod descriptors;
 mod expect;
 mod netns;
 mod raw;
@@ -23,8 +25,8 @@ type Case = (&'static str, fn());
 
 fn main() {
     let mut arguments = std::env::args();
-    if arguments.nth(1).as_deref() == Some(sockets::ACTOR) {
-        return sockets::act(&arguments.collect::<Vec<_>>());
+    if arguments.nth(1).as_deref() == Some(actor::ACTOR) {
+        return actor::act(&arguments.collect::<Vec<_>>());
     }
     // SAFETY: geteuid has no precondition.
     if unsafe { libc::geteuid() } != 0 {

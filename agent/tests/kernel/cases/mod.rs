@@ -4,6 +4,7 @@ mod after_close;
 mod causes;
 mod command_line;
 mod connects;
+mod handed_on;
 mod lifetime;
 mod load;
 mod near_misses;
@@ -31,6 +32,7 @@ pub fn resting_on_hooks() -> Vec<Case> {
         proxies::CASES,
         near_misses::CASES,
         owner::CASES,
+        handed_on::CASES,
         lifetime::CASES,
         load::CASES,
     ]

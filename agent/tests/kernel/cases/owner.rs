@@ -15,11 +15,11 @@ use serde_json::Value;
 
 use crate::{
     Case,
+    actor::Actor,
     agent::Agent,
-    cgroups::Cgroup,
+    cgroups::{Cgroup, container_id},
     expect::{absent, is},
     netns::Netns,
-    sockets::Actor,
 };
 
 pub const CASES: &[Case] = &[
@@ -38,7 +38,6 @@ pub const CASES: &[Case] = &[
 ];
 
 const UID: &str = "5f0c2d1e-93b7-4a58-8e21-7c6d4b3a2f10";
-const CONTAINER: &str = "a3f5d8c1b2e4976058f7d3c1a9b8e6f405d2c7b1a8e9f6d3c4b5a69788796a5b";
 
 /// Starts a server in `netns`, in `cgroup` if one is given, and connects to it.
 fn served(netns: &Netns, name: &'static str, cgroup: Option<&Cgroup>) -> (Actor, TcpStream, u16) {
@@ -52,12 +51,6 @@ fn served(netns: &Netns, name: &'static str, cgroup: Option<&Cgroup>) -> (Actor,
         client.write_all(b"hello").unwrap();
         (actor, client, port)
     })
-}
-
-/// A name no other run on this machine uses at the same time: cgroups are the machine's.
-fn container_id(salt: u32) -> String {
-    let own = format!("{:08x}{salt:02x}", std::process::id());
-    format!("{own}{}", &CONTAINER[own.len()..])
 }
 
 fn pod() {

@@ -4,10 +4,11 @@ use std::{io::Write, net::SocketAddr, thread::sleep, time::Duration};
 
 use crate::{
     Case,
+    actor::Actor,
     agent::Agent,
     expect::{absent, apart_ms, cause, is, until_hit},
     netns::Netns,
-    sockets::{Actor, Family, Pair, connect_nonblocking, linger_zero},
+    sockets::{Family, Pair, connect_nonblocking, linger_zero},
 };
 
 pub const CASES: &[Case] = &[
