@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     diagnosis::Diagnosed,
     event::Millis,
-    kernel::{losses::Loss, plan::Hook},
+    kernel::{losses::Loss, older::Way, plan::Hook},
 };
 
 /// What an `agent` line says beyond the frame.
@@ -29,9 +29,29 @@ pub struct AgentLine {
     /// What this kernel does not show.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unseen: Vec<String>,
+    /// What was found out, at the start, about connections that were there already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub older_connections: Option<OlderConnections>,
     /// Event lines written, at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lines: Option<u64>,
+}
+
+/// Whose the connections are that are older than the agent.
+#[derive(Clone, Debug, Serialize)]
+pub struct OlderConnections {
+    /// How that was found out; absent if no way worked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub way: Option<Way>,
+    /// How many got a process.
+    pub named: u64,
+    /// How many got none because several processes have them open.
+    pub shared: u64,
+    /// How long it took.
+    pub ms: Millis,
+    /// Why it was not done by the kernel's iterator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// Something that takes finished events.

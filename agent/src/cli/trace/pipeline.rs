@@ -20,6 +20,7 @@ use crate::{
     kernel::{
         clock,
         losses::Loss,
+        older::Seeds,
         settle::{Settle, Settled},
     },
     sinks::{AgentLine, Sink},
@@ -39,6 +40,7 @@ pub enum Message {
 /// The stages behind the reader.
 pub struct Pipeline {
     sink: Box<dyn Sink + Send>,
+    seeds: Seeds,
     attributor: Attributor,
     diagnosis: Diagnosis,
     decoder: Decoder,
@@ -68,12 +70,14 @@ impl Pipeline {
     pub fn new(
         flags: &TraceFlags,
         sink: Box<dyn Sink + Send>,
+        seeds: Seeds,
         attributor: Attributor,
         diagnosis: Diagnosis,
         decoder: Decoder,
     ) -> Self {
         Self {
             sink,
+            seeds,
             attributor,
             diagnosis,
             decoder,
@@ -123,7 +127,7 @@ impl Pipeline {
             }
             self.settle.expire(now, &mut settled);
             for record in settled.drain(..) {
-                let (event, owner) = self.typed(&record);
+                let (event, owner) = self.typed(record);
                 self.diagnosis.take(event, owner, &mut diagnosed);
             }
             if last {
@@ -139,6 +143,7 @@ impl Pipeline {
             if last {
                 return self.stop(&start);
             }
+            self.seeds.sweep();
             if rescan.elapsed() >= self.attributor.rescan_pause() {
                 self.attributor.rescan();
                 rescan = Instant::now();
@@ -159,7 +164,8 @@ impl Pipeline {
         })
     }
 
-    fn typed(&mut self, settled: &Settled) -> (Event, Owner) {
+    fn typed(&mut self, mut settled: Settled) -> (Event, Owner) {
+        self.seeds.complete(&mut settled.record);
         let mut event = self.decoder.decode(&settled.record, clock::realtime_offset_ns());
         event.facts.data_without_reader = settled.data_without_reader;
         let owner = self.attributor.attribute(&clues(&event));
@@ -189,6 +195,7 @@ impl Pipeline {
             tick_ms: None,
             hooks: Vec::new(),
             unseen: Vec::new(),
+            older_connections: None,
             lines: Some(self.tally.lines()),
         })?;
         self.sink.flush()
