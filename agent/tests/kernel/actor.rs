@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    descriptors,
+    crowd, descriptors,
     sockets::{connect_nonblocking, linger_zero},
 };
 
@@ -100,6 +100,15 @@ impl Drop for Actor {
     }
 }
 
+/// Has one actor pass its connection to another one, which it keeps as well; `folder` is for their meeting.
+pub fn hand_over(from: &mut Actor, to: &mut Actor, folder: &Path) {
+    let place = folder.join("descriptor");
+    to.say(&format!("take {}", place.display()));
+    assert_eq!(from.tell(&format!("give {}", place.display())), "given");
+    assert_eq!(to.answer(), "taken");
+    std::fs::remove_file(place).expect("the place removed");
+}
+
 /// This program by another name, because the kernel names a process after the file it executed; and the folder it is in.
 fn own_copy(name: &Path) -> (PathBuf, PathBuf) {
     let directory = tempfile::tempdir().expect("a directory").keep();
@@ -114,6 +123,7 @@ fn own_copy(name: &Path) -> (PathBuf, PathBuf) {
 struct Stage {
     listener: Option<TcpListener>,
     connection: Option<TcpStream>,
+    crowd: Vec<TcpStream>,
     /// The processes it has started.
     workers: Vec<Actor>,
 }
@@ -169,6 +179,26 @@ impl Stage {
             "connect" => {
                 self.connection = Some(TcpStream::connect(argument).expect("a connection"));
                 "connected"
+            }
+            "queue-up" => {
+                crowd::queue_up(self.listener());
+                "listening"
+            }
+            "accept-many" => {
+                let accepted = crowd::accept(self.listener(), number(argument));
+                self.crowd.extend(accepted);
+                "accepted"
+            }
+            "connect-many" => {
+                let words: Vec<&str> = argument.split(' ').collect();
+                let [count, port, own] = words[..] else { panic!("a number, a port and an address") };
+                let (port, own) = (port.parse().expect("a port"), own.parse().expect("an address"));
+                self.crowd.extend(crowd::connect_to(port, own, number(count)));
+                "connected"
+            }
+            "reset-many" => {
+                crowd::reset(&mut self.crowd, number(argument));
+                "reset"
             }
             "read" => {
                 self.connection().read_exact(&mut vec![0; number(argument)]).expect("data");

@@ -9,6 +9,7 @@ mod actor;
 mod agent;
 mod cases;
 mod cgroups;
+mod crowd;
 mod descriptors;
 mod expect;
 mod netns;

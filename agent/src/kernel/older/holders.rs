@@ -10,7 +10,7 @@ use rustix::{
 };
 
 use super::{
-    Found,
+    Found, NOBODY, Open, SEVERAL,
     namespaces::{NetworkNamespaces, shows_every_pid},
     netlink::{self, Sockets},
     seeds::Seeds,
@@ -54,15 +54,10 @@ fn pids(proc_root: &Path) -> std::io::Result<Vec<u32>> {
     Ok(pids)
 }
 
-/// Nobody found yet; else the index into [`Search::processes`].
-const NOBODY: u32 = u32::MAX;
-/// Several processes have it.
-const SEVERAL: u32 = u32::MAX - 1;
-
 /// The connections, and who was found to have them.
 struct Search {
-    /// Inode number, cookie and holder, by inode.
-    connections: Vec<(u32, u64, u32)>,
+    /// By inode.
+    connections: Vec<Open>,
     processes: Vec<Task>,
     /// Processes that did not show their open files.
     unread: u64,
@@ -71,9 +66,8 @@ struct Search {
 }
 
 impl Search {
-    fn new(sockets: Vec<(u32, u64)>) -> Self {
-        let mut connections: Vec<_> = sockets.into_iter().map(|(inode, cookie)| (inode, cookie, NOBODY)).collect();
-        connections.sort_unstable();
+    fn new(mut connections: Vec<Open>) -> Self {
+        connections.sort_unstable_by_key(|connection| connection.inode);
         Self { connections, processes: Vec::new(), unread: 0, late: 0 }
     }
 
@@ -98,10 +92,10 @@ impl Search {
         let own = self.processes.len() as u32;
         let mut any = false;
         for inode in sockets {
-            let first = self.connections.partition_point(|connection| connection.0 < *inode);
-            for connection in self.connections[first..].iter_mut().take_while(|connection| connection.0 == *inode) {
+            let first = self.connections.partition_point(|connection| connection.inode < *inode);
+            for connection in self.connections[first..].iter_mut().take_while(|connection| connection.inode == *inode) {
                 any = true;
-                connection.2 = match connection.2 {
+                connection.holder = match connection.holder {
                     NOBODY => own,
                     holder if holder == own => own,
                     _ => SEVERAL,
@@ -114,11 +108,10 @@ impl Search {
     }
 
     /// How many connections have several holders, and those that have one.
-    fn seeds(self, proc_root: &Path) -> (u64, Seeds) {
-        let shared = self.connections.iter().filter(|connection| connection.2 == SEVERAL).count();
-        let held = self.connections.iter().filter(|connection| connection.2 < SEVERAL);
-        let held = held.map(|&(_, cookie, holder)| (cookie, holder)).collect();
-        (shared as u64, Seeds::new(proc_root.to_owned(), held, self.processes))
+    fn seeds(mut self, proc_root: &Path) -> (u64, Seeds) {
+        let shared = self.connections.iter().filter(|connection| connection.holder == SEVERAL).count();
+        self.connections.retain(|connection| !matches!(connection.holder, NOBODY | SEVERAL));
+        (shared as u64, Seeds::new(proc_root.to_owned(), self.connections, self.processes))
     }
 
     fn missing(&self, sockets: &Sockets, unread_namespaces: u64) -> Vec<String> {
@@ -148,9 +141,13 @@ fn sockets_of(folder: &Path) -> Result<Vec<u32>, Errno> {
     for entry in Dir::read_from(&folder)? {
         let entry = entry?;
         let mut target = [std::mem::MaybeUninit::uninit(); 64];
-        // Closed since, or a path that is too long to be a socket's.
-        let Ok((target, _)) = readlinkat_raw(&folder, entry.file_name(), &mut target) else { continue };
-        sockets.extend(socket_inode(target));
+        match readlinkat_raw(&folder, entry.file_name(), &mut target) {
+            Ok((target, _)) => sockets.extend(socket_inode(target)),
+            // The folder itself is shown to anybody of the same user.
+            Err(error @ (Errno::ACCESS | Errno::PERM)) => return Err(error),
+            // Closed since; or one of `.` and `..`, which are no links.
+            Err(_) => {}
+        }
     }
     sockets.sort_unstable();
     sockets.dedup();
@@ -167,6 +164,10 @@ fn socket_inode(target: &[u8]) -> Option<u32> {
 mod tests {
     use super::*;
 
+    fn open(inode: u32, cookie: u64) -> Open {
+        Open { cookie, inode, holder: NOBODY }
+    }
+
     fn process(tgid: u32) -> Task {
         Task { tgid, start_boottime_ns: 7, ..Task::NOBODY }
     }
@@ -181,7 +182,7 @@ mod tests {
 
     #[test]
     fn one_holder_is_named_however_often_it_has_it() {
-        let mut search = Search::new(vec![(20, 200), (10, 100), (30, 300)]);
+        let mut search = Search::new(vec![open(20, 200), open(10, 100), open(30, 300)]);
         search.holds(process(1), &[5, 10]);
         search.holds(process(2), &[20]);
         search.holds(process(2), &[99]);
@@ -192,7 +193,7 @@ mod tests {
 
     #[test]
     fn several_holders_are_counted_and_none_is_named() {
-        let mut search = Search::new(vec![(10, 100)]);
+        let mut search = Search::new(vec![open(10, 100)]);
         for pid in [1, 2, 3] {
             search.holds(process(pid), &[10]);
         }
@@ -203,7 +204,7 @@ mod tests {
     /// An MPTCP socket stands for its subflows.
     #[test]
     fn one_inode_may_stand_for_several_connections() {
-        let mut search = Search::new(vec![(10, 100), (10, 101)]);
+        let mut search = Search::new(vec![open(10, 100), open(10, 101)]);
         search.holds(process(1), &[10]);
         let (_, mut seeds) = search.seeds(Path::new("/nonexistent"));
         assert_eq!((seeds.holder(100), seeds.holder(101)), (Some(1), Some(1)));
@@ -227,8 +228,8 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let inode = rustix::fs::fstat(&client).unwrap().st_ino as u32;
-        let mut search = Search::new(vec![(inode, 77)]);
+        let mut search = Search::new(vec![open(inode, 77)]);
         search.look_at(Path::new("/proc"), std::process::id());
-        assert_eq!((search.connections[0].2, search.processes[0].tgid), (0, std::process::id()));
+        assert_eq!((search.connections[0].holder, search.processes[0].tgid), (0, std::process::id()));
     }
 }

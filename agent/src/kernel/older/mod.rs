@@ -84,6 +84,23 @@ struct Found {
     missing: Vec<String>,
 }
 
+/// A connection that a file may refer to. A node may have hundreds of thousands, so that one list of these goes from
+/// the sockets by way of their holders to what is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Open {
+    /// Names the socket, for ever.
+    cookie: u64,
+    /// Number of the socket's inode, which its files have in common.
+    inode: u32,
+    /// Index into the processes; or [`NOBODY`], or [`SEVERAL`].
+    holder: u32,
+}
+
+/// No process was found to have it open.
+const NOBODY: u32 = u32::MAX;
+/// More than one has.
+const SEVERAL: u32 = u32::MAX - 1;
+
 /// What is not seen without any way.
 const UNSEEN: &str = "the process of a connection older than the agent, until it reads from it or closes it";
 

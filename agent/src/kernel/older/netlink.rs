@@ -16,14 +16,16 @@ use netlink_packet_sock_diag::{
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use super::{NOBODY, Open};
+
 /// More than the kernel puts into one answer (`netlink_recvmsg` asks for 32 KiB at most).
 const ANSWER_BYTES: usize = 64 * 1024;
 
 /// Connections of TCP that a file may refer to.
 #[derive(Debug, Default)]
 pub struct Sockets {
-    /// Inode number and cookie.
-    pub found: Vec<(u32, u64)>,
+    /// Nobody's yet.
+    pub found: Vec<Open>,
     /// Sockets beyond the most that were asked for.
     pub left_out: u64,
     /// Network namespaces that could not be entered.
@@ -113,7 +115,7 @@ impl Sockets {
             self.left_out += 1;
             return;
         }
-        self.found.push((header.inode, cookie(header.socket_id.cookie)));
+        self.found.push(Open { cookie: cookie(header.socket_id.cookie), inode: header.inode, holder: NOBODY });
     }
 }
 
@@ -187,14 +189,15 @@ mod tests {
             assert_eq!(waiting.error, None);
             let (server, _) = listener.accept().unwrap();
             let sockets = list(own_namespace(), usize::MAX);
-            let cookie_of = |socket: u32| sockets.found.iter().find(|(inode, _)| *inode == socket).map(|found| found.1);
+            let cookie_of = |inode: u32| sockets.found.iter().find(|open| open.inode == inode).map(|open| open.cookie);
             let (near, far) = (cookie_of(inode_of(&client)).unwrap(), cookie_of(inode_of(&server)).unwrap());
             assert!(near != far && near != 0 && far != 0, "{near:#x} {far:#x}");
             assert_eq!(cookie_of(inode_of(&listener)), None);
             assert_eq!(cookie_of(0), None, "not accepted yet");
             assert_eq!((sockets.closed_namespaces, sockets.left_out), (0, 0));
             let again = list(own_namespace(), usize::MAX);
-            assert!(again.found.contains(&(inode_of(&client), near)), "a cookie stays");
+            let client = Open { cookie: near, inode: inode_of(&client), holder: NOBODY };
+            assert!(again.found.contains(&client), "a cookie stays");
         }
     }
 

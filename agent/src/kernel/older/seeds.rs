@@ -14,7 +14,7 @@ use agent_common::{
     event::{Event, flag},
 };
 
-use super::stat;
+use super::{Open, stat};
 
 /// How long what was read of a process is used again: one process's resets come in bursts.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -26,8 +26,8 @@ pub const SWEEP_PAUSE: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub struct Seeds {
     proc_root: PathBuf,
-    /// Cookie and index of the holder, by cookie.
-    connections: Vec<(u64, u32)>,
+    /// By cookie.
+    connections: Vec<Open>,
     holders: Vec<Holder>,
     swept: Option<Instant>,
 }
@@ -41,9 +41,9 @@ struct Holder {
 }
 
 impl Seeds {
-    /// Of `connections`, cookie and index into `processes`.
-    pub(super) fn new(proc_root: PathBuf, mut connections: Vec<(u64, u32)>, processes: Vec<Task>) -> Self {
-        connections.sort_unstable();
+    /// Of `connections`, whose holders are indices into `processes`.
+    pub(super) fn new(proc_root: PathBuf, mut connections: Vec<Open>, processes: Vec<Task>) -> Self {
+        connections.sort_unstable_by_key(|connection| connection.cookie);
         connections.shrink_to_fit();
         let holders = processes.into_iter().map(|process| Holder { process, read: None, ended: false }).collect();
         Self { proc_root, connections, holders, swept: None }
@@ -79,10 +79,10 @@ impl Seeds {
         if known || record.flags & flag::FACTS == 0 || record.facts.cookie == 0 {
             return;
         }
-        let Ok(index) = self.connections.binary_search_by_key(&record.facts.cookie, |connection| connection.0) else {
+        let Ok(index) = self.connections.binary_search_by_key(&record.facts.cookie, |open| open.cookie) else {
             return;
         };
-        let Some(holder) = self.holders.get_mut(self.connections[index].1 as usize) else { return };
+        let Some(holder) = self.holders.get_mut(self.connections[index].holder as usize) else { return };
         if holder.read.is_none_or(|read| now.saturating_duration_since(read) >= READ_AGAIN_AFTER) {
             // Gone a moment after a reset is what became of whoever got it; gone for longer, see `sweep`.
             holder.look_again(&self.proc_root);
@@ -103,7 +103,7 @@ impl Seeds {
             holder.ended = !holder.look_again(&self.proc_root);
         }
         let holders = &self.holders;
-        self.connections.retain(|connection| holders.get(connection.1 as usize).is_some_and(|holder| !holder.ended));
+        self.connections.retain(|open| holders.get(open.holder as usize).is_some_and(|holder| !holder.ended));
         if self.is_empty() {
             *self = Self { swept: self.swept, ..Self::default() };
         }
@@ -162,8 +162,9 @@ mod tests {
         }
 
         fn seeds(&self) -> Seeds {
+            let connections = [COOKIE, 9].map(|cookie| Open { cookie, inode: 1, holder: 0 }).to_vec();
             let process = stat::read(self.0.path(), 300).unwrap().task;
-            Seeds::new(self.0.path().to_owned(), vec![(COOKIE, 0), (9, 0)], vec![process])
+            Seeds::new(self.0.path().to_owned(), connections, vec![process])
         }
     }
 

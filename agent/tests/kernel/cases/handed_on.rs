@@ -1,12 +1,12 @@
 //! Whose connection, where it is not the process that made the socket: each case names the answer that would be wrong.
 
-use std::{io::Write, net::TcpStream, path::Path, thread::sleep, time::Duration};
+use std::{io::Write, net::TcpStream, thread::sleep, time::Duration};
 
 use serde_json::Value;
 
 use crate::{
     Case,
-    actor::Actor,
+    actor::{Actor, hand_over},
     agent::{Agent, at_leisure},
     cgroups::{Cgroup, container_id},
     expect::{absent, is},
@@ -101,15 +101,6 @@ fn preforked() {
 /// Naive: the same, which here would be systemd for every service of the node.
 fn activated() {
     listens_for_others("activated", "activator", "service", 1);
-}
-
-/// A place where one actor gives another one its connection.
-fn hand_over(from: &mut Actor, to: &mut Actor, place: &Path) {
-    let place = place.join("descriptor");
-    to.say(&format!("take {}", place.display()));
-    assert_eq!(from.tell(&format!("give {}", place.display())), "given");
-    assert_eq!(to.answer(), "taken");
-    std::fs::remove_file(place).unwrap();
 }
 
 /// Naive: the first process that read from the socket; or whoever accepted it.

@@ -30,7 +30,6 @@ pub const CASES: &[Case] = &[
     ("an_exiting_process_names_its_status", exited),
     ("the_reader_of_an_accepted_connection_is_known_when_the_peer_resets_it", reader),
     ("the_acceptor_is_known_before_it_reads_where_the_kernel_shows_it", acceptor),
-    ("the_process_of_a_connection_older_than_the_agent_is_found_by_its_open_files", older),
     ("both_ends_of_a_connection_name_each_other", both_ends),
     ("a_process_that_moved_is_found_where_it_is", moved),
     ("names_of_any_bytes_stay_within_their_strings", hostile),
@@ -40,7 +39,7 @@ pub const CASES: &[Case] = &[
 const UID: &str = "5f0c2d1e-93b7-4a58-8e21-7c6d4b3a2f10";
 
 /// Starts a server in `netns`, in `cgroup` if one is given, and connects to it.
-fn served(netns: &Netns, name: &'static str, cgroup: Option<&Cgroup>) -> (Actor, TcpStream, u16) {
+pub fn served(netns: &Netns, name: &'static str, cgroup: Option<&Cgroup>) -> (Actor, TcpStream, u16) {
     let cgroup = cgroup.map(|cgroup| cgroup.path().to_owned());
     netns.run(move || {
         let arguments: Vec<&str> = cgroup.iter().map(String::as_str).collect();
@@ -235,21 +234,6 @@ fn acceptor() {
         absent(&received, "/local/process");
         absent(&received, "/facts/owner_from");
     }
-}
-
-/// Every pooled connection of a node is older than an agent that was just installed.
-fn older() {
-    let netns = Netns::new();
-    let (holder, client, port) = served(&netns, "holder", None);
-    let mut agent = Agent::start(&[]);
-    crate::sockets::linger_zero(&client);
-    drop(client);
-    let received = agent.reset(&netns, "received", port);
-    is(&received, "/local/process/pid", holder.pid());
-    is(&received, "/local/process/comm", "holder");
-    is(&received, "/facts/owner_from", "open");
-    is(&received, "/role", "unknown");
-    is(&received, "/age_is_minimum", true);
 }
 
 /// Two processes, two containers, one connection: each line has the whole story, whichever end was seen first.
