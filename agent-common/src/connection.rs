@@ -28,16 +28,17 @@ pub mod owner_from {
     pub const NONE: u8 = 0;
     /// It called `connect()`.
     pub const CONNECT: u8 = 1;
-    /// It was the first to read from the socket (`tcp_rcv_space_adjust`).
+    /// It read from the socket, the last that did (`tcp_rcv_space_adjust`).
     pub const READ: u8 = 2;
     /// It closed the socket or shut it down.
     pub const CLOSE: u8 = 3;
     /// It accepted the connection; another process may be the one that uses it.
     pub const ACCEPT: u8 = 4;
-    /// It had the connection open when the agent started; another process may be the one that uses it.
+    /// It had the connection open when the agent started, and no other process had. Without a process
+    /// ([`Task::tgid`](super::Task::tgid) 0): several had, and any of them may be the one that uses it.
     pub const OPEN: u8 = 5;
 
-    /// Whether a process that is seen to use the connection is a better answer.
+    /// Whether a process that closes the connection is a better answer. One that reads from it always is.
     #[must_use]
     pub const fn is_weak(how: u8) -> bool {
         matches!(how, NONE | ACCEPT | OPEN)
@@ -74,6 +75,9 @@ pub mod connection_flag {
     pub const CLOSER_EXITING: u8 = 4;
     /// [`Connection::closer`](super::Connection::closer) is known.
     pub const CLOSER_KNOWN: u8 = 8;
+    /// Its owner has ended while the socket stayed open: somebody else has it now. What the socket itself keeps of a
+    /// cgroup is the former owner's.
+    pub const HANDED_ON: u8 = 16;
 }
 
 /// A connection as the kernel side has followed it: value of the table keyed by the socket's address.
@@ -89,6 +93,9 @@ pub struct Connection {
     pub established_ns: u64,
     /// When the first FIN was sent or received; 0: none seen.
     pub first_fin_ns: u64,
+    /// Address of the `struct task_struct` of the owner's thread group leader: an identity to be proved before use, never
+    /// shown. 0: none.
+    pub owner_leader: u64,
     /// Who uses the socket.
     pub owner: Task,
     /// Who closed it, where a task did.
@@ -123,6 +130,7 @@ impl Connection {
         birth_ns: 0,
         established_ns: 0,
         first_fin_ns: 0,
+        owner_leader: 0,
         owner: Task::NOBODY,
         closer: Task::NOBODY,
         fin_idle_rx: 0,
@@ -176,6 +184,8 @@ pub const fn mapped(v4: u32) -> [u32; 4] {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SocketFacts {
+    /// `sock_common.skc_cookie`: a number no other socket ever gets, handed out when somebody asks for it; 0: nobody has.
+    pub cookie: u64,
     /// `tcp_sock.bytes_sent`: payload sent, retransmissions included.
     pub bytes_sent: u64,
     /// `tcp_sock.bytes_acked`: counts a client's SYN and the FIN as one each.
@@ -324,8 +334,8 @@ mod tests {
     fn records_have_no_padding() {
         assert_eq!(size_of::<Tuple>(), 2 * 16 + 2 * 2 + 4);
         assert_eq!(size_of::<Task>(), 2 * 4 + 2 * 8 + 16);
-        assert_eq!(size_of::<Connection>(), 3 * 8 + 2 * size_of::<Task>() + 4 * 4 + 6 + 2);
-        assert_eq!(size_of::<SocketFacts>(), 5 * 8 + 21 * 4 + 4);
+        assert_eq!(size_of::<Connection>(), 4 * 8 + 2 * size_of::<Task>() + 4 * 4 + 6 + 2);
+        assert_eq!(size_of::<SocketFacts>(), 6 * 8 + 21 * 4 + 4);
         assert_eq!(size_of::<Failure>(), 8 + 2 * 4);
         assert_eq!(
             size_of::<Closed>(),

@@ -21,10 +21,12 @@ pub enum Counter {
     Emitted = 6,
     /// Connections older than the agent whose process was found by its open files. Not a loss.
     FoundOpen = 7,
+    /// Of those, the ones that several processes had open, so that none is named. Not a loss.
+    FoundShared = 8,
 }
 
 /// How many counters there are.
-pub const COUNTERS: u32 = 8;
+pub const COUNTERS: u32 = 9;
 
 impl Counter {
     /// Those that mean something was lost, with the name used in a `lost` line.

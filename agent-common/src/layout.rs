@@ -101,6 +101,8 @@ members! {
     Net: "sock_common"."skc_net.net" Optional;
     V6Daddr: "sock_common"."skc_v6_daddr" Optional;
     V6RcvSaddr: "sock_common"."skc_v6_rcv_saddr" Optional;
+    // On every kind of socket; a TIME_WAIT socket inherits it.
+    Cookie: "sock_common"."skc_cookie" Optional;
     // Shares its place with a request's listener pointer and a TIME_WAIT socket's death row: full sockets only.
     SkFlags: "sock_common"."skc_flags" Required;
 
@@ -172,6 +174,10 @@ members! {
     TaskComm: "task_struct"."comm" Required;
     TaskStartBoottime: "task_struct"."start_boottime" Optional;
     TaskExitCode: "task_struct"."exit_code" Optional;
+    TaskExitState: "task_struct"."exit_state" Optional;
+    TaskSignal: "task_struct"."signal" Optional;
+    // How many of its threads have not begun to exit.
+    SignalLive: "signal_struct"."live" Optional;
     TaskCgroups: "task_struct"."cgroups" Optional;
 
     CssSetDefault: "css_set"."dfl_cgrp" Optional;

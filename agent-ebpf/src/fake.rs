@@ -99,7 +99,8 @@ pub struct Fake {
     next: u64,
     net: u64,
     task: u64,
-    leader: u64,
+    /// The thread group leaders that have run, by thread group id.
+    leaders: HashMap<u32, u64>,
     current_cgroup_id: u64,
 
     // Values are leaked: a reference handed out stays valid whatever happens to the table.
@@ -134,7 +135,7 @@ impl Fake {
             next: 0xffff_8880_0100_0000,
             net: 0,
             task: 0,
-            leader: 0,
+            leaders: HashMap::new(),
             current_cgroup_id: 0,
             connections: RefCell::default(),
             closed: RefCell::default(),
@@ -145,15 +146,13 @@ impl Fake {
             counters: Default::default(),
         };
         fake.net = fake.namespace(NETNS);
-        fake.leader = fake.object(&["task_struct"]);
         fake.task = fake.object(&["task_struct"]);
         let css_set = fake.object(&["css_set"]);
         fake.set(fake.task, Member::TaskStack, STACK);
-        fake.set(fake.task, Member::TaskGroupLeader, fake.leader);
         fake.set(fake.task, Member::TaskCgroups, css_set);
         fake.set(fake.task, Member::TaskComm, *b"wrk:worker_0\0\0\0\0");
-        fake.set(fake.leader, Member::TaskStartBoottime, 5_000_000_000_u64);
-        fake.set(fake.leader, Member::TaskComm, *b"envoy\0\0\0\0\0\0\0\0\0\0\0");
+        fake.run(100, "envoy");
+        fake.pid_tgid = 100 << 32 | 101;
         let cgroup = fake.cgroup(700, &[1, 700]);
         fake.run_in_cgroup(cgroup, 700);
         fake
@@ -276,13 +275,42 @@ impl Fake {
         self.arguments = STACK + 15 * 1024;
     }
 
-    /// Another process runs, in process context.
+    /// Another process runs, in process context, in the cgroup of the one before; or the same one by another name.
     pub fn run(&mut self, tgid: u32, comm: &str) {
         self.process();
         self.pid_tgid = u64::from(tgid) << 32 | u64::from(tgid);
+        let leader = self.leader(tgid);
         let mut name = [0; 16];
         name[..comm.len()].copy_from_slice(comm.as_bytes());
-        self.set(self.leader, Member::TaskComm, name);
+        self.set(leader, Member::TaskComm, name);
+        self.set(self.task, Member::TaskGroupLeader, leader);
+    }
+
+    /// The leader of a thread group: a task of its own, with a living thread, in the cgroup of the current task.
+    pub fn leader(&mut self, tgid: u32) -> u64 {
+        if let Some(&leader) = self.leaders.get(&tgid) {
+            return leader;
+        }
+        let (leader, signal) = (self.object(&["task_struct"]), self.object(&["signal_struct"]));
+        let css_set: u64 = field(self, self.task, Member::TaskCgroups);
+        self.set(leader, Member::TaskTgid, tgid);
+        self.set(leader, Member::TaskPid, tgid);
+        self.set(leader, Member::TaskGroupLeader, leader);
+        self.set(leader, Member::TaskStartBoottime, u64::from(tgid) * 50_000_000);
+        self.set(leader, Member::TaskCgroups, css_set);
+        self.set(leader, Member::TaskSignal, signal);
+        self.set(signal, Member::SignalLive, 1_u32);
+        self.leaders.insert(tgid, leader);
+        leader
+    }
+
+    /// A process begins to exit; with its files closed it is a zombie.
+    pub fn exit(&mut self, tgid: u32, files_are_closed: bool) {
+        let leader = self.leader(tgid);
+        let signal: u64 = field(self, leader, Member::TaskSignal);
+        self.set(leader, Member::TaskFlags, 4_u32);
+        self.set(signal, Member::SignalLive, 0_u32);
+        self.set(leader, Member::TaskExitState, if files_are_closed { 0x20_u32 } else { 0 });
     }
 
     /// `task_struct.flags` of the current task.

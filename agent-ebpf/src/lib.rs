@@ -11,6 +11,7 @@
 //! | [`cgroup`] | from a socket to its cgroups, and whether those were asked for |
 //! | [`segment`] | reading the segment that a RST answers |
 //! | [`task`] | who is running |
+//! | [`owner`] | whose a connection is, and whether that is still true |
 //! | [`lifecycle`] | a connection from birth to CLOSE (`inet_sock_set_state` or the functions around it, `tcp_destroy_sock`), and whose it is (accept, `tcp_rcv_space_adjust`) |
 //! | [`open`] | connections older than the agent (`task_file` iterator) |
 //! | [`reset`] | received and sent resets (`tcp_receive_reset` or `tcp_reset`, `tcp_send_reset`, the functions that answer) |
@@ -46,6 +47,7 @@ mod fake;
 pub mod kernel;
 pub mod lifecycle;
 pub mod open;
+pub mod owner;
 pub mod proxy;
 pub mod report;
 pub mod reset;

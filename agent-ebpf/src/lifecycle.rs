@@ -15,7 +15,7 @@ use agent_common::{
 use crate::{
     cgroup,
     kernel::{Kernel, field, has},
-    proxy,
+    owner, proxy,
     report::{faults, fill_actor, fill_connection, report, wanted},
     socket, task,
 };
@@ -84,23 +84,25 @@ pub fn on_accept<K: Kernel>(kernel: &K, sk: u64) {
     if let Some(connection) = follow(kernel, sk)
         && connection.owner_from == owner_from::NONE
     {
-        learn_owner(kernel, connection, owner_from::ACCEPT);
+        owner::learn(kernel, connection, owner_from::ACCEPT);
     }
 }
 
-/// `tcp_rcv_space_adjust`: somebody read from the socket. The only tracepoint that shows who uses an accepted socket;
-/// of no interest once that is known. Whoever accepted it may have handed it over (Node's cluster, PostgreSQL).
+/// `tcp_rcv_space_adjust`: somebody read from the socket. The only tracepoint that shows who uses it. Whoever connected,
+/// accepted or read it before may have handed it on (PostgreSQL, Node's cluster, ssh's ProxyUseFdpass, PgBouncer's
+/// takeover); of no interest while it is the same process.
 #[inline(always)]
 pub fn on_read<K: Kernel>(kernel: &K, sk: u64) {
+    let reader = (kernel.current_pid_tgid() >> 32) as u32;
     match kernel.connection(sk) {
-        Some(connection) if !owner_from::is_weak(connection.owner_from) => {}
+        Some(connection) if connection.owner.tgid == reader && !owner_from::is_weak(connection.owner_from) => {}
         // In-kernel readers (a kTLS parser, a sockmap verdict) read in softirq or a worker.
         _ if !task::in_process_context(kernel) => {}
-        Some(connection) => learn_owner(kernel, connection, owner_from::READ),
+        Some(connection) => owner::learn(kernel, connection, owner_from::READ),
         None if !socket::is_tcp(kernel, sk) => {}
         None => {
             if let Some(connection) = kernel.begin_connection(sk) {
-                learn_owner(kernel, connection, owner_from::READ);
+                owner::learn(kernel, connection, owner_from::READ);
             }
         }
     }
@@ -114,7 +116,7 @@ fn born_connecting<K: Kernel>(kernel: &K, sk: u64) {
     connection.role = role::CLIENT;
     // Not for a kernel worker connecting on its own behalf (NFS, an MPTCP subflow).
     if task::in_process_context(kernel) {
-        learn_owner(kernel, connection, owner_from::CONNECT);
+        owner::learn(kernel, connection, owner_from::CONNECT);
     }
 }
 
@@ -151,6 +153,7 @@ fn fin<K: Kernel>(kernel: &K, sk: u64, by: u8) {
         learn_idle_limit(kernel, sk, connection);
     }
     if by == first_fin::LOCAL {
+        owner::bring_up_to_date(kernel, sk, connection);
         learn_closer(kernel, sk, connection);
     }
 }
@@ -206,6 +209,7 @@ fn closed<K: Kernel>(kernel: &K, sk: u64, old: u8) {
     socket::read_facts(kernel, sk, &mut record.facts);
     record.cgroups = cgroup::of_socket(kernel, sk);
     let followed = if let Some(connection) = follow(kernel, sk) {
+        owner::bring_up_to_date(kernel, sk, connection);
         // Without a reset received and without an error, in process context: whoever runs closes the socket. An error
         // means the kernel or an administrator (SOCK_DESTROY) did.
         if connection.flags & connection_flag::RESET_RECEIVED == 0 && record.facts.error == 0 {
@@ -291,15 +295,8 @@ fn learn_closer<K: Kernel>(kernel: &K, sk: u64, connection: &mut Connection) {
     let held = !has(kernel, Member::Socket) || socket::has_file(kernel, sk);
     let how: u8 = field(kernel, sk, Member::Shutdown);
     if held && how & shutdown::SEND != 0 && owner_from::is_weak(connection.owner_from) {
-        learn_owner(kernel, connection, owner_from::CLOSE);
+        owner::learn(kernel, connection, owner_from::CLOSE);
     }
-}
-
-#[inline(always)]
-fn learn_owner<K: Kernel>(kernel: &K, connection: &mut Connection, how: u8) {
-    task::read_current(kernel, &mut connection.owner);
-    connection.owner_from = how;
-    connection.owner_in_cgroup = cgroup::judge_current(kernel);
 }
 
 #[cfg(test)]

@@ -2,17 +2,16 @@
 //! open file of every process once.
 
 use agent_common::{
-    connection::owner_from,
     counter::Counter,
     layout::Member,
     tcp::{AF_INET, AF_INET6, state},
 };
 
 use crate::{
-    cgroup,
     kernel::{Kernel, field},
     lifecycle::follow,
-    socket, task,
+    owner::{self, Holder},
+    socket,
 };
 
 /// `S_IFMT` and `S_IFSOCK`, `include/uapi/linux/stat.h`.
@@ -25,17 +24,15 @@ const STREAM: u16 = 1;
 /// A process (`struct task_struct`) has a file (`struct file`) open.
 ///
 /// The iterator holds the file, so the socket behind it is neither closed nor destroyed meanwhile. What a hook has learned
-/// of its owner is better: of several processes that hold a descriptor the first one found need not be the one that uses
-/// it.
+/// of its owner is better: a process that holds a descriptor need not be one that uses it.
 #[inline(always)]
 pub fn on_open_file<K: Kernel>(kernel: &K, holder: u64, file: u64) {
     let Some(sk) = tcp_socket(kernel, file) else { return };
     let Some(connection) = follow(kernel, sk) else { return };
-    if connection.owner_from == owner_from::NONE {
-        task::read(kernel, holder, &mut connection.owner);
-        connection.owner_from = owner_from::OPEN;
-        connection.owner_in_cgroup = cgroup::judge_task(kernel, holder);
-        kernel.count(Counter::FoundOpen);
+    match owner::learn_holder(kernel, connection, holder) {
+        Holder::First => kernel.count(Counter::FoundOpen),
+        Holder::Second => kernel.count(Counter::FoundShared),
+        Holder::Known => {}
     }
 }
 
@@ -62,10 +59,10 @@ fn tcp_socket<K: Kernel>(kernel: &K, file: u64) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use agent_common::connection::Task;
+    use agent_common::connection::{Task, owner_from};
 
     use super::*;
-    use crate::{fake::Fake, lifecycle, reset};
+    use crate::{cgroup, fake::Fake, lifecycle, reset};
 
     #[test]
     fn the_holder_of_an_old_connection_becomes_its_owner() {
@@ -101,16 +98,27 @@ mod tests {
         assert_eq!((connection.owner.tgid, connection.owner_from), (100, owner_from::READ));
     }
 
+    /// Any of them may be the one that uses it: sshd's monitor and its child both have the connection.
     #[test]
-    fn the_first_of_several_holders_is_named() {
-        let mut kernel = Fake::new();
-        let sk = kernel.established();
-        let file = kernel.file_of(sk);
-        for tgid in [300, 301] {
-            let holder = kernel.process_in_cgroup(tgid, "java", 900);
-            on_open_file(&kernel, holder, file);
+    fn of_several_holders_none_is_named_but_the_cgroup_they_share() {
+        for (cgroups, told) in [([900, 900, 900], 900), ([900, 900, 901], 0), ([900, 901, 901], 0)] {
+            let mut kernel = Fake::new();
+            let sk = kernel.established();
+            let file = kernel.file_of(sk);
+            for (tgid, cgroup) in (300..).zip(cgroups) {
+                let holder = kernel.process_in_cgroup(tgid, "sshd", cgroup);
+                on_open_file(&kernel, holder, file);
+                // Its other threads, and a second descriptor of the same process.
+                on_open_file(&kernel, holder, file);
+            }
+            let connection = kernel.followed(sk).unwrap();
+            let nobody = Task { cgroup_id: told, ..Task::NOBODY };
+            assert_eq!((connection.owner, connection.owner_from), (nobody, owner_from::OPEN), "{cgroups:?}");
+            assert_eq!((kernel.counted(Counter::FoundOpen), kernel.counted(Counter::FoundShared)), (1, 1));
+            kernel.run(301, "sshd");
+            lifecycle::on_read(&kernel, sk);
+            assert_eq!(kernel.followed(sk).unwrap().owner.tgid, 301, "who reads is seen to use it");
         }
-        assert_eq!((kernel.followed(sk).unwrap().owner.tgid, kernel.counted(Counter::FoundOpen)), (300, 1));
     }
 
     #[test]

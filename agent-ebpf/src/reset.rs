@@ -11,7 +11,7 @@ use crate::{
     cgroup,
     kernel::{Kernel, field},
     lifecycle::follow,
-    proxy,
+    owner, proxy,
     report::{faults, fill_actor, fill_connection, fill_full, report},
     segment::{self, Received},
     socket,
@@ -25,6 +25,7 @@ pub fn on_receive_reset<K: Kernel>(kernel: &K, sk: u64, skb: u64) {
     let old: u8 = field(kernel, sk, Member::State);
     let connection = match follow(kernel, sk) {
         Some(connection) => {
+            owner::bring_up_to_date(kernel, sk, connection);
             connection.flags |= connection_flag::RESET_RECEIVED;
             Some(&*connection)
         }
@@ -119,6 +120,10 @@ fn sent_for_connection<K: Kernel>(kernel: &K, faults: u64, sk: u64, skb: u64, st
     let living = if state == state::CLOSE { kernel.connection(sk) } else { follow(kernel, sk) };
     let connection = match living {
         Some(connection) => {
+            // At CLOSE that was done, with the files as they were.
+            if state != state::CLOSE {
+                owner::bring_up_to_date(kernel, sk, connection);
+            }
             if !lives_on(state, skb) {
                 connection.flags |= connection_flag::RESET_SENT;
             }

@@ -63,6 +63,7 @@ pub fn tuple<K: Kernel>(kernel: &K, sk: u64) -> Tuple {
 /// The numbers of a full socket, written over `facts`.
 #[inline(always)]
 pub fn read_facts<K: Kernel>(kernel: &K, sk: u64, facts: &mut SocketFacts) {
+    facts.cookie = field(kernel, sk, Member::Cookie);
     facts.bytes_sent = field(kernel, sk, Member::BytesSent);
     facts.bytes_acked = field(kernel, sk, Member::BytesAcked);
     facts.bytes_received = field(kernel, sk, Member::BytesReceived);

@@ -7,7 +7,7 @@ use agent_common::{connection::Task, layout::Member};
 
 use crate::{
     cgroup,
-    kernel::{Kernel, address, field},
+    kernel::{Kernel, address, field, has},
 };
 
 /// `PF_EXITING`, `include/linux/sched.h`.
@@ -73,6 +73,45 @@ pub fn exiting<K: Kernel>(kernel: &K) -> Option<u32> {
         return None;
     }
     Some(if address(kernel, task, Member::TaskExitCode) == 0 { 0 } else { field(kernel, task, Member::TaskExitCode) })
+}
+
+/// What has become of a process that was recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// It runs, and what is read of its leader is its own.
+    Running,
+    /// It has begun to exit and may still have its files; or the kernel does not show enough of it.
+    Unclear,
+    /// It has ended, files and all.
+    Ended,
+}
+
+/// What has become of the process `task`, whose leader's `struct task_struct` was at `leader`.
+///
+/// Memory of a task that has gone is given to the next one: only the pid together with the start time proves that it is
+/// still the same. A task found running stays readable until the program ends, for it is freed by RCU.
+#[inline(always)]
+pub fn life<K: Kernel>(kernel: &K, leader: u64, task: &Task) -> Life {
+    let shown = has(kernel, Member::TaskTgid) && has(kernel, Member::TaskStartBoottime);
+    if leader == 0 || !shown {
+        return Life::Unclear;
+    }
+    let tgid: u32 = field(kernel, leader, Member::TaskTgid);
+    let start: u64 = field(kernel, leader, Member::TaskStartBoottime);
+    if tgid != task.tgid || start != task.start_boottime_ns {
+        return Life::Ended;
+    }
+    let flags: u32 = field(kernel, leader, Member::TaskFlags);
+    if flags & EXITING == 0 {
+        return Life::Running;
+    }
+    // A leader may end before its other threads. `exit_state` is set after the files are closed (`exit_notify`), `live`
+    // counts threads that have not begun to exit (`do_exit`).
+    let exit_state: u32 = field(kernel, leader, Member::TaskExitState);
+    let signal: u64 = field(kernel, leader, Member::TaskSignal);
+    let live: u32 = field(kernel, signal, Member::SignalLive);
+    let ended = exit_state != 0 && signal != 0 && has(kernel, Member::SignalLive) && live == 0;
+    if ended { Life::Ended } else { Life::Unclear }
 }
 
 #[cfg(test)]

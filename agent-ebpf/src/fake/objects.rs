@@ -62,15 +62,12 @@ impl Fake {
 
     /// A new process that is not the current one, in a cgroup of this id below the root.
     pub fn process_in_cgroup(&mut self, tgid: u32, comm: &str, cgroup: u64) -> u64 {
-        let (task, css_set) = (self.object(&["task_struct"]), self.object(&["css_set"]));
+        let (task, css_set) = (self.leader(tgid), self.object(&["css_set"]));
         let cgroup = self.cgroup(cgroup, &[1, cgroup]);
         let mut name = [0; 16];
         name[..comm.len()].copy_from_slice(comm.as_bytes());
         self.set(css_set, Member::CssSetDefault, cgroup);
         self.set(task, Member::TaskCgroups, css_set);
-        self.set(task, Member::TaskGroupLeader, task);
-        self.set(task, Member::TaskTgid, tgid);
-        self.set(task, Member::TaskPid, tgid);
         self.set(task, Member::TaskComm, name);
         task
     }

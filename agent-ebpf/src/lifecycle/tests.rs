@@ -153,17 +153,18 @@ fn a_kernel_worker_that_connects_is_no_owner() {
     assert_eq!((connection.role, connection.owner_from, connection.owner.tgid), (role::CLIENT, owner_from::NONE, 0));
 }
 
+/// A server may look at the first bytes and then hand the connection to the process that serves it.
 #[test]
-fn the_first_to_read_owns_an_accepted_socket() {
+fn the_last_to_read_owns_an_accepted_socket() {
     let mut kernel = Fake::new();
     let sk = kernel.accepted();
-    kernel.run(200, "nginx");
-    on_read(&kernel, sk);
-    kernel.run(300, "other");
-    on_read(&kernel, sk);
-    let connection = kernel.followed(sk).unwrap();
-    assert_eq!((connection.owner.tgid, connection.owner_from), (200, owner_from::READ));
-    assert_eq!(owner_name(&connection), "nginx");
+    for (tgid, name) in [(200, "dispatcher"), (300, "worker")] {
+        kernel.run(tgid, name);
+        on_read(&kernel, sk);
+        let connection = kernel.followed(sk).unwrap();
+        assert_eq!((connection.owner.tgid, connection.owner_from), (tgid, owner_from::READ));
+        assert_eq!(owner_name(&connection), name);
+    }
 }
 
 #[test]
@@ -179,10 +180,6 @@ fn whoever_accepts_owns_the_connection_until_somebody_uses_it() {
     on_read(&kernel, sk);
     let connection = kernel.followed(sk).unwrap();
     assert_eq!((connection.owner.tgid, connection.owner_from), (201, owner_from::READ));
-    // Another one that reads from it too.
-    kernel.run(202, "helper");
-    on_read(&kernel, sk);
-    assert_eq!(kernel.followed(sk).unwrap().owner.tgid, 201);
 }
 
 #[test]
@@ -216,13 +213,17 @@ fn a_failed_accept_and_one_inside_the_kernel_own_nothing() {
     assert_eq!(kernel.followed(sk).unwrap().owner_from, owner_from::NONE);
 }
 
+/// ssh's ProxyUseFdpass: `nc -F` connects and passes the descriptor on.
 #[test]
-fn a_reader_does_not_replace_whoever_connected() {
+fn a_reader_replaces_another_process_that_connected() {
     let mut kernel = Fake::new();
     let sk = kernel.connected();
-    kernel.run(200, "nginx");
     on_read(&kernel, sk);
-    assert_eq!(kernel.followed(sk).unwrap().owner.tgid, 100);
+    assert_eq!(kernel.followed(sk).unwrap().owner_from, owner_from::CONNECT, "its own reads tell nothing new");
+    kernel.run(200, "ssh");
+    on_read(&kernel, sk);
+    let connection = kernel.followed(sk).unwrap();
+    assert_eq!((connection.owner.tgid, connection.owner_from), (200, owner_from::READ));
 }
 
 #[test]

@@ -50,6 +50,15 @@ impl CgroupMount {
             .or_else(|| own.iter().find_map(|mount| Self::part(mount)))
     }
 
+    /// The id of a cgroup that is somewhere in the tree, by its path in the hierarchy.
+    pub(super) fn id_of(&self, path: &str) -> Option<u64> {
+        if !self.is_whole || !is_below_the_readers_root(path) {
+            return None;
+        }
+        let dir = self.dir.join(path.trim_start_matches('/'));
+        fs::metadata(dir).ok().filter(fs::Metadata::is_dir).map(|dir| dir.ino())
+    }
+
     /// Whether any cgroup2 is mounted for us, with known names or without.
     pub(super) fn is_any_mounted() -> bool {
         mounts_of(Path::new("/proc/self")).iter().any(|mount| mount.fs_type == "cgroup2")
@@ -113,8 +122,7 @@ impl CgroupMount {
 
     /// A part whose place in the tree is known: outside of containers mountinfo tells it.
     fn part(mount: &MountInfo) -> Option<Self> {
-        let namespace = fs::read_link("/proc/self/ns/cgroup").ok()?;
-        let is_told = namespace == Path::new(INITIAL_NAMESPACE) && is_below_the_readers_root(&mount.root);
+        let is_told = is_initial_namespace() && is_below_the_readers_root(&mount.root);
         let dir = mount.mount_point.clone();
         is_told.then(|| Self {
             handles: CgroupHandles::new(&dir),
@@ -124,6 +132,11 @@ impl CgroupMount {
             _opened: None,
         })
     }
+}
+
+/// Whether `/proc/PID/cgroup` spells paths from the root of the hierarchy for us.
+pub(super) fn is_initial_namespace() -> bool {
+    fs::read_link("/proc/self/ns/cgroup").is_ok_and(|namespace| namespace == Path::new(INITIAL_NAMESPACE))
 }
 
 /// The mounts of a process. Anybody may name a mount point with bytes that are no UTF-8;

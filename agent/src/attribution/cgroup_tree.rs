@@ -12,12 +12,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cgroup_mount::CgroupMount;
+use super::cgroup_mount::{CgroupMount, is_initial_namespace};
 use super::remembered::{KEEP_NAMES, Remembered};
 
-/// The most cgroups held in memory; a full node has a tenth of that. The walk goes
-/// level by level, so a workload that fills its own subtree crowds out nobody above.
+/// The most cgroups a walk visits; a full node has a tenth of that. The walk goes level by
+/// level, so a workload that fills its own subtree crowds out nobody above.
 const MOST_CGROUPS: usize = 16_384;
+
+/// Names held in memory: as many again of cgroups that were removed, so that a full tree
+/// does not crowd out those. 136 removals a second fit into two minutes.
+const MOST_NAMES: usize = 2 * MOST_CGROUPS;
 
 /// How long an id that could not be resolved is not tried again.
 const UNKNOWN_FOR: Duration = Duration::from_secs(5);
@@ -36,6 +40,8 @@ pub(super) struct CgroupTree {
     unknown: Remembered<u64, ()>,
     last_walk: Instant,
     pause: Duration,
+    /// Paths in `/proc/PID/cgroup` begin at the root of the hierarchy.
+    pub(super) spells_like_proc: bool,
 }
 
 impl CgroupTree {
@@ -43,10 +49,11 @@ impl CgroupTree {
     pub(super) fn new(root: Option<&Path>, proc_root: &Path, now: Instant) -> Self {
         let mut tree = Self {
             mount: CgroupMount::find(root, proc_root),
-            paths: Remembered::new(KEEP_NAMES, MOST_CGROUPS),
+            paths: Remembered::new(KEEP_NAMES, MOST_NAMES),
             unknown: Remembered::new(UNKNOWN_FOR, MOST_CGROUPS),
             last_walk: now,
             pause: LONGEST_PAUSE,
+            spells_like_proc: is_initial_namespace(),
         };
         tree.rescan(now);
         tree
@@ -67,6 +74,11 @@ impl CgroupTree {
     /// The root of the hierarchy, if all of it can be seen.
     pub(super) fn root(&self) -> Option<&Path> {
         self.mount.as_ref().filter(|mount| mount.is_whole).map(|mount| mount.dir.as_path())
+    }
+
+    /// The id of the cgroup that `/proc/PID/cgroup` calls `path`, while it exists.
+    pub(super) fn id_of(&self, path: &str) -> Option<u64> {
+        self.mount.as_ref().filter(|_| self.spells_like_proc)?.id_of(path)
     }
 
     /// The path of cgroup `id` from the root of the hierarchy.

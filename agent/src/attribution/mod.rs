@@ -29,7 +29,7 @@ use pods::{
     store::SOURCES,
     workers::{Health, Sources, Workers},
 };
-use process::Processes;
+use process::{ProcessFacts, Processes};
 use remembered::{KEEP_NAMES, Remembered};
 
 /// What the kernel side recorded about who owns one end of a connection.
@@ -211,11 +211,12 @@ impl Attributor {
 
     fn attribute_at(&mut self, clues: &Clues, now: Instant) -> Owner {
         let facts = clues.process.as_ref().map(|clue| self.processes.look_up(clue, now)).unwrap_or_default();
-        let path = clues.cgroup.as_ref().and_then(|clue| self.cgroups.path(clue.id, now));
+        let cgroup = self.cgroup(clues.cgroup.as_ref(), &facts);
+        let path = cgroup.as_ref().and_then(|clue| self.cgroups.path(clue.id, now));
         let by_cgroup = path.as_deref().map(cgroup_path::parse).unwrap_or_default();
         let by_cgroup = (by_cgroup, Evidence::SocketCgroup);
         let by_process = (facts.container, Evidence::ProcessCgroup);
-        let (found, evidence) = if clues.cgroup.as_ref().is_some_and(|c| c.is_creator_only) {
+        let (found, evidence) = if cgroup.as_ref().is_some_and(|clue| clue.is_creator_only) {
             more_telling(by_process, by_cgroup)
         } else {
             more_telling(by_cgroup, by_process)
@@ -238,7 +239,7 @@ impl Attributor {
             workload: None,
             service: None,
             node: None,
-            cgroup: clues.cgroup.as_ref().map(|clue| Cgroup {
+            cgroup: cgroup.map(|clue| Cgroup {
                 id: clue.id,
                 path: path.as_deref().map(str::to_owned),
                 creator_only: clue.is_creator_only,
@@ -250,6 +251,16 @@ impl Attributor {
             self.pods.want();
         }
         owner
+    }
+
+    /// The one on record, unless that is the creator's at best and the process that is known still shows its own: of a
+    /// connection older than the agent `/proc` may be all that tells whose it is.
+    fn cgroup(&self, recorded: Option<&CgroupClue>, facts: &ProcessFacts) -> Option<CgroupClue> {
+        if let Some(clue) = recorded.filter(|clue| !clue.is_creator_only) {
+            return Some(clue.clone());
+        }
+        let own = facts.cgroup.as_deref().and_then(|path| self.cgroups.id_of(path));
+        own.map(|id| CgroupClue { id, is_creator_only: false }).or_else(|| recorded.cloned())
     }
 
     fn rescan_at(&mut self, now: Instant) {

@@ -27,8 +27,10 @@ const MOST_CGROUP_BYTES: u64 = 64 * 1024;
 /// What was read of one process; all unknown if it was not to be trusted.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub(super) struct ProcessFacts {
-    /// The executable's path in the process's own mounts.
+    /// The executable's path in the process's own mounts, while it goes by the name that was seen.
     pub(super) exe: Option<String>,
+    /// Its path in the hierarchy of cgroup v2, as this process's cgroup namespace spells it.
+    pub(super) cgroup: Option<String>,
     /// What the best of its cgroups names, in whichever hierarchy.
     pub(super) container: ContainerRef,
 }
@@ -73,6 +75,7 @@ impl Processes {
         let before = self.seen.get(&identity).cloned().unwrap_or_default();
         let facts = ProcessFacts {
             exe: fresh.exe.or(before.exe),
+            cgroup: fresh.cgroup.or(before.cgroup),
             container: if fresh.container == ContainerRef::default() { before.container } else { fresh.container },
         };
         self.seen.confirm(identity, facts.clone(), now);
@@ -88,15 +91,18 @@ impl Processes {
         // The open directory stays that process's own, whoever gets the pid next.
         let dir = self.proc_root.join(clue.pid.to_string());
         let process = Process::new_with_root(dir).ok()?;
-        let start = process.stat().ok()?.starttime;
+        let stat = process.stat().ok()?;
         let expected = clue.start_boottime_ns / self.ns_per_tick;
         // One tick for rounding.
-        if start.abs_diff(expected) > 1 {
+        if stat.starttime.abs_diff(expected) > 1 {
             return None;
         }
+        let cgroups = read_cgroups(&process).unwrap_or_default();
         Some(ProcessFacts {
-            exe: exe(&process),
-            container: read_cgroups(&process).map(|cgroups| container_of(&cgroups)).unwrap_or_default(),
+            // By another name it may have executed something else since.
+            exe: if stat.comm == clue.comm { exe(&process) } else { None },
+            cgroup: cgroups.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned),
+            container: container_of(&cgroups),
         })
     }
 }
@@ -151,9 +157,9 @@ mod tests {
         let ns_per_tick = 1_000_000_000 / procfs::ticks_per_second();
         ProcessClue {
             pid: std::process::id(),
+            comm: "test".into(),
             // The kernel's own value lies anywhere within the tick.
             start_boottime_ns: stat.starttime * ns_per_tick + ns_per_tick / 2,
-            comm: "test".into(),
         }
     }
 
@@ -164,7 +170,8 @@ mod tests {
     #[test]
     fn the_executable_of_a_living_process() {
         let exe = std::env::current_exe().unwrap();
-        let facts = system().look_up(&ourselves(), Instant::now());
+        let comm = Process::myself().unwrap().stat().unwrap().comm;
+        let facts = system().look_up(&ProcessClue { comm, ..ourselves() }, Instant::now());
         assert_eq!(facts.exe.as_deref().map(Path::new), Some(exe.as_path()));
     }
 
@@ -200,10 +207,17 @@ mod tests {
         fn new(exe: &str, cgroups: &[u8]) -> Self {
             let fake = Self(tempfile::tempdir().unwrap());
             fs::create_dir(fake.dir()).unwrap();
-            fs::copy("/proc/self/stat", fake.dir().join("stat")).unwrap();
+            fake.execute("test");
             symlink(exe, fake.dir().join("exe")).unwrap();
             fs::write(fake.dir().join("cgroup"), cgroups).unwrap();
             fake
+        }
+
+        /// Goes by another name from now on.
+        fn execute(&self, name: &str) {
+            let stat = fs::read_to_string("/proc/self/stat").unwrap();
+            let (open, close) = (stat.find('(').unwrap(), stat.rfind(')').unwrap());
+            fs::write(self.dir().join("stat"), format!("{}({name}{}", &stat[..open], &stat[close..])).unwrap();
         }
 
         fn dir(&self) -> PathBuf {
@@ -257,9 +271,19 @@ mod tests {
 
         fs::remove_file(fake.dir().join("exe")).unwrap();
         symlink("/bin/java", fake.dir().join("exe")).unwrap();
+        fake.execute("java");
         let mut java = ourselves();
         java.comm = "java".into();
         assert_eq!(processes.look_up(&java, now).exe.as_deref(), Some("/bin/java"));
+    }
+
+    /// The connection was closed by a shell, which has become something else before its late reset.
+    #[test]
+    fn what_a_process_executed_later_is_not_what_was_seen() {
+        let fake = Fake::new("/bin/java", format!("0::/docker/{ID}\n").as_bytes());
+        fake.execute("java");
+        let facts = fake.processes().look_up(&ourselves(), Instant::now());
+        assert_eq!((facts.exe, facts.container.container_id.as_deref()), (None, Some(ID)));
     }
 
     #[test]

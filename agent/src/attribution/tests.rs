@@ -44,7 +44,10 @@ impl Node {
             sources: Sources { logs: Some(self.path("log/pods")), ..Sources::default() },
             node: Some("node-7".into()),
         };
-        Attributor::new_at(config, now).unwrap()
+        let mut attributor = Attributor::new_at(config, now).unwrap();
+        // As on the host, wherever these tests run.
+        attributor.cgroups.spells_like_proc = true;
+        attributor
     }
 
     fn add_cgroup(&self, path: &str) -> CgroupClue {
@@ -103,6 +106,32 @@ fn a_pod_on_a_cgroup2_node() {
             "attribution": {"container": "socket_cgroup", "pod": "pod_logs", "container_name": "pod_logs"},
         })
     );
+}
+
+/// A connection older than the agent, where the kernel has no iterator: it is a web server's that systemd listened for.
+#[test]
+fn the_own_cgroup_of_a_known_process_goes_before_the_creators() {
+    let node = Node::new();
+    let creator = CgroupClue { is_creator_only: true, ..node.add_cgroup("init.scope") };
+    let own = node.add_cgroup("system.slice/web.service");
+    let process = node.add_process(4711, "0::/system.slice/web.service\n");
+    let now = Instant::now();
+    let mut attributor = node.attributor(now);
+    let mut cgroup_of = |process: Option<&ProcessClue>, cgroup: Option<&CgroupClue>| {
+        let clues = Clues { process: process.cloned(), cgroup: cgroup.cloned() };
+        let cgroup = attributor.attribute_at(&clues, now).cgroup.unwrap();
+        (cgroup.id, cgroup.creator_only)
+    };
+    assert_eq!(cgroup_of(Some(&process), Some(&creator)), (own.id, false));
+    assert_eq!(cgroup_of(Some(&process), None), (own.id, false));
+    assert_eq!(cgroup_of(None, Some(&creator)), (creator.id, true));
+    let recorded = node.root_cgroup();
+    assert_eq!(cgroup_of(Some(&process), Some(&recorded)), (recorded.id, false), "what the kernel saw stays");
+    // Inside of a container's cgroup namespace the paths begin elsewhere.
+    let mut attributor = node.attributor(now);
+    attributor.cgroups.spells_like_proc = false;
+    let owner = attributor.attribute_at(&Clues { process: Some(process), cgroup: Some(creator.clone()) }, now);
+    assert_eq!(owner.cgroup.map(|cgroup| (cgroup.id, cgroup.creator_only)), Some((creator.id, true)));
 }
 
 #[test]

@@ -23,6 +23,7 @@ use crate::{
     event::party::Source,
     kernel::{
         attach::Attached,
+        older::{Report as Older, Way},
         plan::Flavour,
         preflight::{self, Check, Found, Status},
         tracer::{self, Options, Tracer},
@@ -66,8 +67,8 @@ fn examine(tuning: &Tuning) -> Result<Report> {
     let (mut checks, found) = preflight::run(&tuning.btf, tuning.hooks, !tuning.no_reader_probe);
     let mut plan = None;
     if let Some(found) = found {
-        let (check, attached) = trial(found, tuning)?;
-        checks.push(check);
+        let (found, attached) = trial(found, tuning)?;
+        checks.extend(found);
         plan = attached;
     }
     checks.push(proc(tuning));
@@ -77,17 +78,21 @@ fn examine(tuning: &Tuning) -> Result<Report> {
 }
 
 /// Loads and attaches everything for a moment: nothing else proves that the kernel allows it.
-fn trial(found: Found, tuning: &Tuning) -> Result<(Check, Option<Attached>)> {
+fn trial(found: Found, tuning: &Tuning) -> Result<(Vec<Check>, Option<Attached>)> {
     const NAME: &str = "trial";
     let ring_bytes = match tracer::check_ring_bytes(tuning.ring_bytes) {
         Ok(bytes) => bytes,
-        Err(error) => return Ok((Check::failed(NAME, error.to_string(), "leave --ring-bytes at its default"), None)),
+        Err(error) => {
+            return Ok((vec![Check::failed(NAME, error.to_string(), "leave --ring-bytes at its default")], None));
+        }
     };
     let options = Options {
         connections: tuning.connections,
         closed: tuning.closed_connections,
         ring_bytes,
         settings: Settings::EMPTY,
+        older: tuning.older_connections,
+        proc_root: tuning.proc_root.clone(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     let _entered = runtime.enter();
@@ -95,10 +100,29 @@ fn trial(found: Found, tuning: &Tuning) -> Result<(Check, Option<Attached>)> {
         Ok(tracer) => {
             let attached = tracer.attached.clone();
             let found = format!("{} programs loaded and attached, HZ measured as {}", attached.hooks.len(), tracer.hz);
-            (Check::ok(NAME, found), Some(attached))
+            (vec![Check::ok(NAME, found), older(&tracer.older)], Some(attached))
         }
-        Err(error) => (Check::failed(NAME, format!("{error:#}"), "see the message"), None),
+        Err(error) => (vec![Check::failed(NAME, format!("{error:#}"), "see the message")], None),
     })
+}
+
+/// By which way the processes of connections that are there already are found.
+fn older(report: &Older) -> Check {
+    const NAME: &str = "older connections";
+    let mut found = match report.way {
+        Some(way) => format!("by {}: {} named in {} ms", way.name(), report.named, report.took.as_millis()),
+        None => "no process is named".to_owned(),
+    };
+    if report.shared != 0 {
+        found.push_str(&format!(", {} that several processes have open", report.shared));
+    }
+    if let Some(refused) = &report.refused {
+        found.push_str(&format!(" (not by {}: {refused})", Way::Iterator.name()));
+    }
+    match report.missing.first() {
+        None => Check::ok(NAME, found),
+        Some(missing) => Check::warning(NAME, found, format!("not seen: {missing}")),
+    }
 }
 
 fn proc(tuning: &Tuning) -> Check {

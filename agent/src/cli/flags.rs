@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use super::pods::PodFlags;
-use crate::kernel::plan::Preference;
+use crate::kernel::{older, plan::Preference};
 
 /// Names every TCP reset and failed connect on this node.
 #[derive(Debug, Parser)]
@@ -178,6 +178,17 @@ pub struct Tuning {
         help_heading = "Tuning"
     )]
     pub hooks: Preference,
+    /// How to find the processes of connections that are older than the agent.
+    #[arg(
+        long,
+        value_name = "WAY",
+        value_enum,
+        default_value = "auto",
+        env = "RSTSCOPE_OLDER_CONNECTIONS",
+        hide = true,
+        help_heading = "Tuning"
+    )]
+    pub older_connections: older::Choice,
     /// Name of this agent, to run one beside another
     #[arg(long, value_name = "NAME", default_value = "default", help_heading = "Tuning", value_parser = instance)]
     pub instance: String,

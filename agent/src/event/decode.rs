@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use agent_common::{
-    connection::{SocketFacts, Tuple, role},
+    connection::{SocketFacts, Tuple, connection_flag, role},
     event::{Event as Record, flag, kind, socket},
     layout::{Locations, Member},
     tcp::{self, state},
@@ -158,13 +158,16 @@ fn error(record: &Record) -> Option<String> {
     (record.facts.error != 0 && record.flags & flag::CLOSED == 0).then(|| errno::name(record.facts.error))
 }
 
-/// By order of evidence: the owner's own, the acceptor's (memory controller), the creator's.
+/// By order of evidence: the owner's own, the acceptor's (memory controller), the creator's. The acceptor's is no better
+/// than the creator's once the acceptor has ended and somebody else has the socket. An owner without a process is several
+/// that share a cgroup.
 fn cgroup(record: &Record) -> Option<(u64, bool)> {
-    let owner = &record.connection.owner;
-    if record.flags & flag::CONNECTION != 0 && owner.tgid != 0 && owner.cgroup_id != 0 {
-        Some((owner.cgroup_id, false))
+    let known = record.flags & flag::CONNECTION != 0;
+    let connection = &record.connection;
+    if known && connection.owner.cgroup_id != 0 {
+        Some((connection.owner.cgroup_id, false))
     } else if record.cgroups.memory != 0 {
-        Some((record.cgroups.memory, false))
+        Some((record.cgroups.memory, known && connection.flags & connection_flag::HANDED_ON != 0))
     } else if record.cgroups.creator != 0 {
         Some((record.cgroups.creator, true))
     } else {
@@ -214,7 +217,7 @@ impl Decoder {
 #[cfg(test)]
 mod tests {
     use agent_common::{
-        connection::{Connection, SocketCgroups, Task, mapped},
+        connection::{Connection, SocketCgroups, Task, mapped, owner_from},
         layout::Location,
     };
 
@@ -308,5 +311,27 @@ mod tests {
         assert_eq!(decoder().decode(&record, 0).cgroup, Some((20, false)));
         record.cgroups.memory = 0;
         assert_eq!(decoder().decode(&record, 0).cgroup, Some((30, true)));
+    }
+
+    #[test]
+    fn what_was_handed_on_has_the_cgroup_of_whoever_had_it_before() {
+        let mut record = record();
+        record.cgroups = SocketCgroups { memory: 20, creator: 30 };
+        record.connection.flags = connection_flag::HANDED_ON;
+        let event = decoder().decode(&record, 0);
+        assert_eq!((event.owner, event.cgroup), (None, Some((20, true))));
+        // Until somebody is seen to use it.
+        record.connection.owner = Task { tgid: 1, cgroup_id: 10, ..Task::NOBODY };
+        assert_eq!(decoder().decode(&record, 0).cgroup, Some((10, false)));
+    }
+
+    #[test]
+    fn several_holders_share_their_cgroup_and_none_is_named() {
+        let mut record = record();
+        record.cgroups = SocketCgroups { memory: 20, creator: 30 };
+        record.connection.owner = Task { cgroup_id: 10, ..Task::NOBODY };
+        record.connection.owner_from = owner_from::OPEN;
+        let event = decoder().decode(&record, 0);
+        assert_eq!((event.owner, event.cgroup, event.facts.owner_from), (None, Some((10, false)), None));
     }
 }

@@ -107,7 +107,7 @@ pub struct Facts {
     /// Who closed the socket, where a task did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub closer: Option<Actor>,
-    /// How the owner became known: `connect`, `read` or `close`.
+    /// How the owner became known: `connect`, `accept`, `read`, `close` or `open`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner_from: Option<&'static str>,
     /// The first FIN.
@@ -207,7 +207,9 @@ pub fn facts(event: &Event, hz: u32, has: impl Fn(agent_common::layout::Member) 
             owner_from::READ => Some("read"),
             owner_from::CLOSE => Some("close"),
             _ => None,
-        },
+        }
+        // Several processes had it open.
+        .filter(|_| connection.owner.tgid != 0),
         first_fin: first_fin_of(connection, &ago, &ticks),
         closed_ms_ago: ago(event.closed_ns),
         closed_from: if event.flags & flag::CLOSED != 0 { state_name(connection.last_state) } else { None },

@@ -3,7 +3,7 @@
 //! * [`preflight`]: can this node be traced, and if not, what to do about it;
 //! * [`btf`] and [`members`]: where the running kernel keeps what the programs read;
 //! * [`plan`]: by which hooks a kernel with these prototypes can show what; [`attach`]: the best that it lets in;
-//! * [`older`]: whose the connections are that began before the agent;
+//! * [`older`]: whose the connections are that began before the agent, by the kernel's iterator or by `/proc`;
 //! * [`tracer`]: load, attach, read; [`refusal`]: what the kernel does not take; [`hz`]: the length of a tick, measured;
 //! * [`settle`]: whether a RST really arrived; [`losses`]: what was lost;
 //! * [`clock`], [`instance`]: CLOCK_BOOTTIME as wall time; one agent per node.

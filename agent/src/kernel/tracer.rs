@@ -2,7 +2,9 @@
 
 use std::{
     collections::HashMap as Names,
-    io, thread,
+    io,
+    path::PathBuf,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -25,7 +27,7 @@ use super::{
     attach::{self, Attached, Running, attach},
     hz::{self, Sample},
     losses::{Counters, Loss, Losses},
-    older,
+    older::{self, Seeds},
     preflight::Found,
     refusal::refused,
 };
@@ -34,7 +36,7 @@ use super::{
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("RSTSCOPE_EBPF_OBJECT"));
 
 /// Sizes and filters.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Living connections that can be followed.
     pub connections: u32,
@@ -44,6 +46,10 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Filters; the member locations are filled in here.
     pub settings: Settings,
+    /// How to find the processes of connections older than the agent.
+    pub older: older::Choice,
+    /// Where the host's `/proc` is.
+    pub proc_root: PathBuf,
 }
 
 /// Idle limits that the kernel side learns of servers.
@@ -68,6 +74,7 @@ pub struct Tracer {
     ring: AsyncFd<RingBuf<MapData>>,
     counters: PerCpuArray<MapData, u64>,
     idle_limits: Option<IdleLimits>,
+    seeds: Seeds,
     losses: Losses,
     closed_capacity: u32,
     skipped_before_stop: u64,
@@ -79,6 +86,8 @@ pub struct Tracer {
     pub reasons: Names<u32, String>,
     /// What was attached, and what not.
     pub attached: Attached,
+    /// What was found out about connections older than the agent.
+    pub older: older::Report,
 }
 
 impl Tracer {
@@ -103,9 +112,8 @@ impl Tracer {
         let hz = measure_hz(&mut ebpf)?;
         let mut kernel = Running::new(&mut ebpf);
         let mut attached = attach(&mut kernel, &found.plan)?;
-        if let Err(error) = older::find(&mut kernel) {
-            attached.unseen.push(format!("{}: {error:#}", older::UNSEEN));
-        }
+        let (older, seeds) = older::find(&mut kernel, options.older, &options.proc_root, options.connections as usize)?;
+        attached.unseen.extend(older.missing.iter().cloned());
         let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?).context("opening the ring buffer")?;
         // SAFETY: the ring buffer owns its descriptor and always returns that same one until it is dropped.
         let ring = unsafe { AsyncFd::register(ring) }.context("watching the ring buffer")?;
@@ -116,6 +124,7 @@ impl Tracer {
             ring,
             counters,
             idle_limits: Some(IdleLimits { table }),
+            seeds,
             losses: Losses::default(),
             closed_capacity: options.closed,
             skipped_before_stop: 0,
@@ -123,6 +132,7 @@ impl Tracer {
             locations: settings.locations,
             reasons: reset_reasons(&found),
             attached,
+            older,
         })
     }
 
@@ -158,6 +168,11 @@ impl Tracer {
     /// The idle limits that the kernel side learns; for one taker.
     pub fn take_idle_limits(&mut self) -> Option<IdleLimits> {
         self.idle_limits.take()
+    }
+
+    /// The connections older than the agent that the kernel side does not know of; for one taker.
+    pub fn take_seeds(&mut self) -> Seeds {
+        std::mem::take(&mut self.seeds)
     }
 
     /// What was lost since the last call.

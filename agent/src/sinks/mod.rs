@@ -8,7 +8,7 @@ use crate::{
     attribution::pods::workers::Health,
     diagnosis::Diagnosed,
     event::{Millis, party::Source},
-    kernel::{losses::Loss, plan::Hook},
+    kernel::{losses::Loss, older::Way, plan::Hook},
 };
 
 /// What an `agent` line says beyond the frame.
@@ -33,6 +33,9 @@ pub struct AgentLine {
     /// How those fare who are asked about pods.
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "pod_sources")]
     pub pod_sources: Vec<(Source, Health)>,
+    /// What was found out, at the start, about connections that were there already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub older_connections: Option<OlderConnections>,
     /// Event lines written, at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lines: Option<u64>,
@@ -54,6 +57,23 @@ fn pod_sources<S: Serializer>(sources: &[(Source, Health)], serializer: S) -> Re
         health: &'a Health,
     }
     serializer.collect_seq(sources.iter().map(|(source, health)| PodSource { source: *source, health }))
+}
+
+/// Whose the connections are that are older than the agent.
+#[derive(Clone, Debug, Serialize)]
+pub struct OlderConnections {
+    /// How that was found out; absent if no way worked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub way: Option<Way>,
+    /// How many got a process.
+    pub named: u64,
+    /// How many got none because several processes have them open.
+    pub shared: u64,
+    /// How long it took.
+    pub ms: Millis,
+    /// Why it was not done by the kernel's iterator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// Something that takes finished events.

@@ -74,6 +74,8 @@ pub struct Agent {
     child: Child,
     lines: Receiver<Value>,
     seen: Vec<Value>,
+    /// Its first line.
+    start: Value,
     /// What this kernel does not show, as the agent says it.
     unseen: Vec<String>,
     stderr: Option<JoinHandle<String>>,
@@ -83,16 +85,25 @@ pub struct Agent {
 impl Agent {
     /// Starts `rstscope trace` with `flags` and waits until it has attached.
     pub fn start(flags: &[&str]) -> Self {
+        Self::start_in(flags, || {})
+    }
+
+    /// The same from a thread of its own that has done `prepare`: left a namespace, given up rights.
+    pub fn start_in(flags: &[&str], prepare: impl FnOnce() + Send + 'static) -> Self {
         let instance = instance();
-        let mut child = Command::new(program())
+        let mut command = Command::new(program());
+        command
             .args(["trace", "--output", "json", "--facts", "--instance", &instance])
             .args(flags)
             // A cluster of this machine's user has nothing to say about the test's pods.
             .env_remove("KUBERNETES_SERVICE_HOST")
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("rstscope starts");
+            .stderr(Stdio::piped());
+        let spawned = std::thread::spawn(move || {
+            prepare();
+            command.spawn()
+        });
+        let mut child = spawned.join().expect("prepared").expect("rstscope starts");
         let stdout = child.stdout.take().expect("stdout is piped");
         let mut errors = child.stderr.take().expect("stderr is piped");
         let (sender, lines) = channel();
@@ -110,7 +121,8 @@ impl Agent {
             errors.read_to_string(&mut text).expect("stderr is UTF-8");
             text
         });
-        let mut agent = Self { child, lines, seen: Vec::new(), unseen: Vec::new(), stderr: Some(stderr), instance };
+        let (seen, unseen) = (Vec::new(), Vec::new());
+        let mut agent = Self { child, lines, seen, start: Value::Null, unseen, stderr: Some(stderr), instance };
         let Some(start) = agent.next(patience()) else {
             agent.child.kill().expect("the agent can be killed");
             let stderr = agent.stderr.take().expect("not stopped yet").join().expect("stderr was read");
@@ -121,6 +133,7 @@ impl Agent {
         let unseen = start["agent"]["unseen"].as_array().map_or(&[][..], Vec::as_slice);
         assert_forced(&start);
         agent.unseen = unseen.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        agent.start = start;
         agent
     }
 
@@ -190,6 +203,11 @@ impl Agent {
     /// it must not make one up, which [`Self::nothing_more`] asserts.
     pub fn reset_without_socket(&mut self, netns: &Netns, local_port: u16) -> Option<Value> {
         self.sees_every_sender().then(|| self.reset(netns, "sent", local_port))
+    }
+
+    /// Its first line.
+    pub const fn start_line(&self) -> &Value {
+        &self.start
     }
 
     /// Whether resets sent without a socket are seen.

@@ -5,11 +5,14 @@
 //! lines of its own network namespace, and holds every line against the JSON Schema. Times are compared with clocks read around each
 //! step, so a slow machine widens the window and never the tolerance of two ticks.
 
+mod actor;
 mod agent;
 #[expect(dead_code, reason = "the unit tests of the pods' sources use the rest of it")]
 mod api_server;
 mod cases;
 mod cgroups;
+mod crowd;
+mod descriptors;
 mod expect;
 mod netns;
 mod raw;
@@ -26,8 +29,8 @@ type Case = (&'static str, fn());
 
 fn main() {
     let mut arguments = std::env::args();
-    if arguments.nth(1).as_deref() == Some(sockets::ACTOR) {
-        return sockets::act(&arguments.collect::<Vec<_>>());
+    if arguments.nth(1).as_deref() == Some(actor::ACTOR) {
+        return actor::act(&arguments.collect::<Vec<_>>());
     }
     // SAFETY: geteuid has no precondition.
     if unsafe { libc::geteuid() } != 0 {

@@ -44,11 +44,12 @@ use crate::{
     kernel::{
         clock,
         instance::Instance,
+        older,
         preflight::{self, Found, Status},
         tracer::{self, LOSS_INTERVAL, Options, Tracer},
     },
     sinks::{
-        AgentLine, Sink,
+        AgentLine, OlderConnections, Sink,
         stdout::{closed::was_closed, hangup::reader_is_gone, json::JsonLines, table::Table},
     },
 };
@@ -83,6 +84,8 @@ pub fn run(flags: &TraceFlags) -> Result<ExitCode> {
         closed: flags.tuning.closed_connections,
         ring_bytes: tracer::check_ring_bytes(flags.tuning.ring_bytes)?,
         settings: filter::for_kernel(flags, attributor.cgroup_root())?,
+        older: flags.tuning.older_connections,
+        proc_root: flags.tuning.proc_root.clone(),
     };
     let _instance = Instance::lock(&flags.tuning.instance)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
@@ -145,7 +148,7 @@ async fn trace(
     let sees_every_sender = tracer.attached.shows_every_sender() && flags.cgroup.is_empty();
     let diagnosis = Diagnosis::new(limits(&mut tracer), timeouts, sees_every_sender);
     let start = start_line(&tracer, &attributor);
-    let pipeline = Pipeline::new(flags, sink(flags), attributor, diagnosis, decoder(&tracer));
+    let pipeline = Pipeline::new(flags, sink(flags), tracer.take_seeds(), attributor, diagnosis, decoder(&tracer));
     let pipeline = std::thread::Builder::new()
         .name("pipeline".to_owned())
         .spawn(move || {
@@ -257,8 +260,19 @@ fn start_line(tracer: &Tracer, attributor: &Attributor) -> AgentLine {
         tick_ms: Some(Millis::from_ticks(1, tracer.hz)),
         hooks: tracer.attached.hooks.clone(),
         unseen: tracer.attached.unseen.clone(),
+        older_connections: Some(older(&tracer.older)),
         pod_sources: attributor.sources().into(),
         ..AgentLine::new("start")
+    }
+}
+
+fn older(report: &older::Report) -> OlderConnections {
+    OlderConnections {
+        way: report.way,
+        named: report.named,
+        shared: report.shared,
+        ms: Millis::from_us(u64::try_from(report.took.as_micros()).unwrap_or(u64::MAX)),
+        refused: report.refused.clone(),
     }
 }
 

@@ -28,6 +28,7 @@ use crate::{
     kernel::{
         clock,
         losses::Loss,
+        older::Seeds,
         settle::{Settle, Settled},
     },
     sinks::{AgentLine, Sink},
@@ -47,6 +48,7 @@ pub enum Message {
 /// The stages behind the reader.
 pub struct Pipeline {
     sink: Box<dyn Sink + Send>,
+    seeds: Seeds,
     attributor: Attributor,
     diagnosis: Diagnosis,
     decoder: Decoder,
@@ -79,6 +81,7 @@ impl Pipeline {
     pub fn new(
         flags: &TraceFlags,
         sink: Box<dyn Sink + Send>,
+        seeds: Seeds,
         attributor: Attributor,
         diagnosis: Diagnosis,
         decoder: Decoder,
@@ -87,6 +90,7 @@ impl Pipeline {
             sink,
             sources: attributor.sources(),
             naming: Naming::new(flags.name_wait),
+            seeds,
             attributor,
             diagnosis,
             decoder,
@@ -136,7 +140,7 @@ impl Pipeline {
             }
             self.settle.expire(now, &mut settled);
             for record in settled.drain(..) {
-                let (event, owner) = self.typed(&record);
+                let (event, owner) = self.typed(record);
                 self.diagnosis.take(event, owner);
             }
             if last {
@@ -160,6 +164,7 @@ impl Pipeline {
             if last {
                 return self.stop();
             }
+            self.seeds.sweep();
             if rescan.elapsed() >= self.attributor.rescan_pause() {
                 self.attributor.rescan();
                 rescan = Instant::now();
@@ -182,7 +187,8 @@ impl Pipeline {
         })
     }
 
-    fn typed(&mut self, settled: &Settled) -> (Event, Owner) {
+    fn typed(&mut self, mut settled: Settled) -> (Event, Owner) {
+        self.seeds.complete(&mut settled.record);
         let mut event = self.decoder.decode(&settled.record, clock::realtime_offset_ns());
         event.facts.data_without_reader = settled.data_without_reader;
         let owner = self.attributor.attribute(&clues(&event));

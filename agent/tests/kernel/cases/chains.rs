@@ -13,10 +13,11 @@ use serde_json::Value;
 
 use crate::{
     Case,
+    actor::Actor,
     agent::Agent,
     expect::{absent, apart_ms, cause, is, number, until_hit},
     netns::Netns,
-    sockets::{Actor, Family, linger_zero},
+    sockets::{Family, linger_zero},
 };
 
 pub const CASES: &[Case] = &[

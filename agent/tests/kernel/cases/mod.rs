@@ -5,13 +5,16 @@ mod causes;
 mod chains;
 mod command_line;
 mod connects;
+mod handed_on;
 mod lifetime;
 mod load;
 mod near_misses;
+mod older;
 mod owner;
 mod pods;
 mod proxies;
 mod resets;
+mod scale;
 mod wrap;
 
 use crate::Case;
@@ -20,7 +23,7 @@ pub use wrap::CASES_AFTER_BOOT;
 
 /// Every case that any machine can run.
 pub fn all() -> Vec<Case> {
-    let others = [owner::CASES_OF_NAMES, pods::CASES, load::CASES_OF_THE_RING, command_line::CASES];
+    let others = [owner::CASES_OF_NAMES, pods::CASES, load::CASES_OF_THE_RING, command_line::CASES, scale::CASES];
     [resting_on_hooks(), others.concat()].concat()
 }
 
@@ -35,6 +38,8 @@ pub fn resting_on_hooks() -> Vec<Case> {
         chains::CASES,
         near_misses::CASES,
         owner::CASES,
+        handed_on::CASES,
+        older::CASES,
         lifetime::CASES,
         load::CASES,
     ]

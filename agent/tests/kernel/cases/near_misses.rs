@@ -9,10 +9,11 @@ use std::{
 
 use crate::{
     Case,
+    actor::Actor,
     agent::Agent,
     expect::{TWO_TICKS_MS, absent, cause, is, number, until_hit},
     netns::Netns,
-    sockets::{Actor, Family, Pair, connect_nonblocking, linger_zero, tcp_option},
+    sockets::{Family, Pair, connect_nonblocking, linger_zero, tcp_option},
 };
 
 pub const CASES: &[Case] = &[

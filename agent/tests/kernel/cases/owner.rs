@@ -15,11 +15,11 @@ use serde_json::Value;
 
 use crate::{
     Case,
+    actor::Actor,
     agent::Agent,
-    cgroups::Cgroup,
+    cgroups::{Cgroup, container_id},
     expect::{absent, is},
     netns::Netns,
-    sockets::Actor,
 };
 
 pub const CASES: &[Case] = &[
@@ -28,7 +28,6 @@ pub const CASES: &[Case] = &[
     ("an_exiting_process_names_its_status", exited),
     ("the_reader_of_an_accepted_connection_is_known_when_the_peer_resets_it", reader),
     ("the_acceptor_is_known_before_it_reads_where_the_kernel_shows_it", acceptor),
-    ("the_process_of_a_connection_older_than_the_agent_is_found_by_its_open_files", older),
     ("both_ends_of_a_connection_name_each_other", both_ends),
     ("a_process_that_moved_is_found_where_it_is", moved),
 ];
@@ -42,10 +41,9 @@ pub const CASES_OF_NAMES: &[Case] = &[
 ];
 
 const UID: &str = "5f0c2d1e-93b7-4a58-8e21-7c6d4b3a2f10";
-const CONTAINER: &str = "a3f5d8c1b2e4976058f7d3c1a9b8e6f405d2c7b1a8e9f6d3c4b5a69788796a5b";
 
 /// Starts a server in `netns`, in `cgroup` if one is given, and connects to it.
-fn served(netns: &Netns, name: &'static str, cgroup: Option<&Cgroup>) -> (Actor, TcpStream, u16) {
+pub fn served(netns: &Netns, name: &'static str, cgroup: Option<&Cgroup>) -> (Actor, TcpStream, u16) {
     let cgroup = cgroup.map(|cgroup| cgroup.path().to_owned());
     netns.run(move || {
         let arguments: Vec<&str> = cgroup.iter().map(String::as_str).collect();
@@ -56,12 +54,6 @@ fn served(netns: &Netns, name: &'static str, cgroup: Option<&Cgroup>) -> (Actor,
         client.write_all(b"hello").unwrap();
         (actor, client, port)
     })
-}
-
-/// A name no other run on this machine uses at the same time: cgroups are the machine's.
-fn container_id(salt: u32) -> String {
-    let own = format!("{:08x}{salt:02x}", std::process::id());
-    format!("{own}{}", &CONTAINER[own.len()..])
 }
 
 fn pod() {
@@ -246,21 +238,6 @@ fn acceptor() {
         absent(&received, "/local/process");
         absent(&received, "/facts/owner_from");
     }
-}
-
-/// Every pooled connection of a node is older than an agent that was just installed.
-fn older() {
-    let netns = Netns::new();
-    let (holder, client, port) = served(&netns, "holder", None);
-    let mut agent = Agent::start(&[]);
-    crate::sockets::linger_zero(&client);
-    drop(client);
-    let received = agent.reset(&netns, "received", port);
-    is(&received, "/local/process/pid", holder.pid());
-    is(&received, "/local/process/comm", "holder");
-    is(&received, "/facts/owner_from", "open");
-    is(&received, "/role", "unknown");
-    is(&received, "/age_is_minimum", true);
 }
 
 /// Two processes, two containers, one connection: each line has the whole story, whichever end was seen first.

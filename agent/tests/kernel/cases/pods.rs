@@ -10,12 +10,13 @@ use serde_json::Value;
 
 use crate::{
     Case,
+    actor::Actor,
     agent::{Agent, at_leisure, patience},
     api_server::{ApiServer, Mood, pod},
     cgroups::Cgroup,
     expect::{absent, is},
     netns::Netns,
-    sockets::{Actor, connect_nonblocking},
+    sockets::connect_nonblocking,
 };
 
 pub const CASES: &[Case] = &[

@@ -11,10 +11,11 @@ use serde_json::Value;
 
 use crate::{
     Case,
+    actor::Actor,
     agent::Agent,
     expect::{absent, apart_ms, cause, is, until_hit},
     netns::Netns,
-    sockets::{Actor, Family, Pair, connect_nonblocking, linger_zero},
+    sockets::{Family, Pair, connect_nonblocking, linger_zero},
 };
 
 pub const CASES: &[Case] = &[

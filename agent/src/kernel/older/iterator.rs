@@ -1,16 +1,12 @@
-//! Connections older than the agent: an iterator in the kernel walks over every open file once and notes whose they are.
-//!
-//! After the hooks are attached, so that no connection falls between: one that begins meanwhile is a hook's.
+//! An iterator in the kernel walks over every open file once and notes whose the connections are.
 
 use std::io::{ErrorKind, Read};
 
+use agent_common::counter::Counter;
 use anyhow::{Context, Result, anyhow};
-use aya::programs::Iter;
+use aya::{Ebpf, maps::PerCpuArray, programs::Iter};
 
-use super::{attach::Running, refusal::refused};
-
-/// What is not seen without it.
-pub const UNSEEN: &str = "the process of a connection older than the agent, until it reads from it or closes it";
+use super::{super::refusal::refused, Found, Running};
 
 /// Name of the program, and of the iterator.
 const PROGRAM: &str = "task_file";
@@ -19,14 +15,16 @@ const PROGRAM: &str = "task_file";
 ///
 /// # Errors
 ///
-/// If the kernel refuses the iterator; nothing else depends on it.
-pub fn find(kernel: &mut Running<'_>) -> Result<()> {
+/// If the kernel refuses the iterator.
+pub fn find(kernel: &mut Running<'_>) -> Result<Found> {
     let (ebpf, types) = kernel.with_types()?;
     let program: &mut Iter = ebpf.program_mut(PROGRAM).ok_or_else(|| anyhow!("no program {PROGRAM}"))?.try_into()?;
     program.load(PROGRAM, types).map_err(|error| refused("the iterator over open files", &error))?;
     let walked = walk(program);
     program.unload().context("unloading the iterator over open files")?;
-    walked
+    walked?;
+    let shared = counted(ebpf, Counter::FoundShared)?;
+    Ok(Found { named: counted(ebpf, Counter::FoundOpen)?.saturating_sub(shared), shared, missing: Vec::new() })
 }
 
 fn walk(program: &mut Iter) -> Result<()> {
@@ -42,4 +40,10 @@ fn walk(program: &mut Iter) -> Result<()> {
             Err(error) => return Err(error).context("reading the iterator over open files"),
         }
     }
+}
+
+fn counted(ebpf: &Ebpf, counter: Counter) -> Result<u64> {
+    let map = ebpf.map("COUNTERS").ok_or_else(|| anyhow!("the eBPF object has no map COUNTERS"))?;
+    let counters: PerCpuArray<_, u64> = PerCpuArray::try_from(map).context("opening the counters")?;
+    Ok(counters.get(&(counter as u32), 0).context("reading the counters")?.iter().sum())
 }
