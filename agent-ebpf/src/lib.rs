@@ -34,8 +34,9 @@
 //! | `sk_err` is not set yet at `tcp_receive_reset` | the agent's `event::decode` derives it from the state | its unit tests |
 //! | idle stamps mean nothing before ESTABLISHED | the agent's `event::idle` | its unit tests, kernel tests of `connects` |
 //! | an accepted socket's cgroup is that of the listener's creator | [`cgroup`], marked `creator` | unit tests of `event::decode` |
+//! | what is recorded of an owner is of its moment | [`owner::bring_up_to_date`] at a reset and at a close; the last reader counts | kernel tests of `handed_on` |
 //! | `current` at a reset is almost never the owner | [`task::in_process_context`]; owners are learned elsewhere | kernel tests `the_process_is_named_…`, `destroyed_by_an_administrator` |
-//! | `skc_cookie` is 0 for nearly every socket | tables are keyed by address and by both ends | – |
+//! | `skc_cookie` is 0 for nearly every socket | tables are keyed by address and by both ends; the cookie is read for those that the agent has asked sock_diag about | kernel tests of `older` |
 //! | a program that reads an argument its hook lacks is refused | an entry for each prototype; the agent's `kernel::plan` chooses by BTF | `plan` unit tests |
 //! | where neither kprobes nor trampolines work, raw tracepoints must do | the base; function probes only add, and each is tried before it is counted on (the agent's `kernel::attach`) | every kernel test on 6.18, and with `--hooks tracepoint` |
 //! | before 6.1 a tracepoint's program can run inside itself, in a softirq that interrupts a process | [`kernel::Kernel::closed_scratch`] | – |

@@ -10,7 +10,7 @@ use rustix::{
 };
 
 use super::{
-    Found, NOBODY, Open, SEVERAL,
+    Found, NOBODY, Open, SEVERAL, UNSEEN,
     namespaces::{NetworkNamespaces, shows_every_pid},
     netlink::{self, Sockets},
     seeds::Seeds,
@@ -115,20 +115,30 @@ impl Search {
     }
 
     fn missing(&self, sockets: &Sockets, unread_namespaces: u64) -> Vec<String> {
-        let of = "the process of a connection older than the agent, until it reads from it or closes it";
         let mut missing = Vec::new();
-        let mut miss = |how_many: u64, what: &str| {
-            if how_many != 0 {
-                missing.push(format!("{of}: {how_many} {what}"));
-            }
+        let mut miss = |how_many: u64, one: &str, many: &str, why: &str| match how_many {
+            0 => {}
+            1 => missing.push(format!("{UNSEEN}: {one} {why}")),
+            _ => missing.push(format!("{UNSEEN}: {how_many} {many} {why}")),
         };
-        miss(self.unread, "processes do not show their open files (CAP_SYS_PTRACE does)");
-        miss(unread_namespaces, "processes do not show their network namespace (CAP_SYS_PTRACE does)");
-        miss(sockets.closed_namespaces, "network namespaces could not be entered (CAP_SYS_ADMIN can)");
-        miss(sockets.left_out, "connections are more than --connections");
-        miss(self.late as u64, "processes were not looked at within 10 s");
+        let ptrace = "(that takes CAP_SYS_PTRACE)";
+        miss(self.unread, "one process does not show its open files", "processes do not show their open files", ptrace);
+        miss(
+            unread_namespaces,
+            "one process does not show its network namespace",
+            "processes do not show their network namespace",
+            ptrace,
+        );
+        miss(
+            sockets.closed_namespaces,
+            "one network namespace cannot be entered",
+            "network namespaces cannot be entered",
+            "(that takes CAP_SYS_ADMIN)",
+        );
+        miss(sockets.left_out, "one connection is", "connections are", "beyond --connections");
+        miss(self.late as u64, "one process was", "processes were", "not looked at within 10 s");
         if let Some(error) = &sockets.error {
-            missing.push(format!("{of}: {error}"));
+            missing.push(format!("{UNSEEN}: {error}"));
         }
         missing
     }

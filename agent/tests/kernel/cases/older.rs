@@ -175,8 +175,8 @@ fn without_rights() {
     const CAP_SYS_PTRACE: libc::c_ulong = 19;
     const CAP_SYS_ADMIN: libc::c_ulong = 21;
     for (dropped, said, sees_own) in [
-        (CAP_SYS_PTRACE, "processes do not show their open files (CAP_SYS_PTRACE does)", false),
-        (CAP_SYS_ADMIN, "network namespaces could not be entered (CAP_SYS_ADMIN can)", true),
+        (CAP_SYS_PTRACE, "processes do not show their open files (that takes CAP_SYS_PTRACE)", false),
+        (CAP_SYS_ADMIN, "cannot be entered (that takes CAP_SYS_ADMIN)", true),
     ] {
         let netns = Netns::new();
         let (_holder, client, port) = served(&netns, "holder", None);
