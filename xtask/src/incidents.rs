@@ -3,7 +3,7 @@
 //! Every story runs in a process and a network namespace of its own, as root. It starts its own agent, lets the
 //! incident happen, and holds the lines about it against what it did itself: first the facts, then the cause.
 //!
-//! * [`stories`]: the incidents. [`servers`], [`envoy`], [`client`]: who takes part.
+//! * [`stories`]: the incidents. [`servers`], [`envoy`], [`relays`], [`client`]: who takes part.
 //! * [`programs`]: installs the real programs below the cache.
 //! * [`stage`]: the process of one story. [`network`], [`cgroup`], [`process`], [`sockets`], [`mod@agent`]: what it is made of.
 //! * [`verdict`]: what was expected and what was found.
@@ -15,6 +15,7 @@ mod envoy;
 pub mod network;
 pub mod process;
 pub mod programs;
+mod relays;
 mod servers;
 pub mod sockets;
 mod stage;

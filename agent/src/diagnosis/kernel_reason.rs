@@ -47,14 +47,14 @@ const fn may_come_with(code: Code) -> Option<&'static [&'static str]> {
         Code::DestroyedByAdmin | Code::ListenerClosed => &["TCP_STATE"],
         // `tcp_disconnect()`: by SO_LINGER 0 or by connect() itself.
         Code::LingerZeroClose | Code::Disconnect => DISCONNECT,
-        Code::ProxyConnectTimeout | Code::ProxiedReset => EITHER,
+        Code::ProxiedReset => EITHER,
         Code::TransferCancelled | Code::ClosedWithUnreadData => UNREAD,
         Code::DataAfterShutdown => &["TCP_ABORT_ON_DATA"],
         // Closed with the request in the receive queue, or just before it came.
         Code::KeepaliveRace => &["TCP_ABORT_ON_CLOSE", "TCP_ABORT_ON_DATA"],
         Code::StaleConnectionReuse | Code::EarlyResponseClose | Code::TlsCloseNotify => ANSWER_OR_CLOSE,
-        // A process that ended: its sockets at that moment, or what came for them afterwards.
-        Code::ClientGone | Code::ProcessExit => ANSWER_OR_ANY_CLOSE,
+        // A process that ended, or a proxy that closed: its sockets at that moment, or what came for them afterwards.
+        Code::ClientGone | Code::ProcessExit | Code::ProxyConnectTimeout => ANSWER_OR_ANY_CLOSE,
         Code::CloseAftermath => ANSWER,
         // The handshake's last ACK or the data behind it meets a request that cannot become a socket (`tcp_check_req`).
         Code::AcceptQueueOverflow => &["INVALID_SYN"],

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{
-    Age, Endpoint, Millis, What,
+    Endpoint, Millis, What,
     address::scope,
     line::{Party, direction, kind, party},
     party::Owner,
@@ -41,8 +41,8 @@ pub struct Link {
     pub cause: Option<&'static str>,
     /// The name of the other connection.
     pub connection: Option<String>,
-    /// Its age then.
-    pub age: Option<Age>,
+    /// Its age then, if it is exact.
+    pub age: Option<Millis>,
     /// The proxy's end of it.
     pub local: End,
     /// The far end of it.
@@ -84,7 +84,7 @@ impl From<&Link> for LinkLine {
             confidence: link.confidence,
             after_ms: link.after,
             connection: link.connection.clone(),
-            age_ms: link.age.map(|age| age.millis),
+            age_ms: link.age,
             local: end(&link.local),
             peer: end(&link.peer).in_scope(scope(link.peer.endpoint.ip)),
         }

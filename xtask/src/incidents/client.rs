@@ -36,8 +36,13 @@ impl Client {
 
     /// Asks and reads the whole answer; returns its status.
     pub fn ask(&mut self) -> Result<u16> {
+        self.ask_for("/")
+    }
+
+    /// The same with a path.
+    pub fn ask_for(&mut self, path: &str) -> Result<u16> {
         self.last_asked = Instant::now();
-        self.send()?;
+        self.send_for(path)?;
         self.answer()
     }
 

@@ -226,23 +226,30 @@ cherrypy.quickstart(Root())
 }
 
 fn nginx(stage: &Stage, timeout: Duration) -> Result<Process> {
+    let rules = format!(
+        "keepalive_timeout {}s;\nserver {{\nlisten 127.0.0.1:{PORT};\nlocation / {{ return 200 'ok\\n'; }}\n}}\n",
+        timeout.as_secs()
+    );
+    nginx_with(stage, &rules, PORT)
+}
+
+/// nginx with these rules for HTTP, which listens on this port.
+pub fn nginx_with(stage: &Stage, rules: &str, port: u16) -> Result<Process> {
     let folder = stage.folder.join("nginx");
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("{name}_temp_path {};\n", folder.join(name).display()))
         .concat();
     let configuration = format!(
         "daemon off;\nmaster_process off;\npid {pid};\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n\
-         {temporary}keepalive_timeout {timeout}s;\nserver {{\nlisten 127.0.0.1:{PORT};\n\
-         location / {{ return 200 'ok\\n'; }}\n}}\n}}\n",
+         {temporary}{rules}}}\n",
         pid = folder.join("pid").display(),
-        timeout = timeout.as_secs(),
     );
     let file = folder.join("nginx.conf");
     write(&file, &configuration)?;
     let (program, libraries) = stage.programs.nginx()?;
     let mut command = with_libraries(&program, &libraries);
     command.arg("-p").arg(&folder).arg("-c").arg(&file).args(["-e", "stderr"]);
-    serve(stage, "nginx", &mut command)
+    Process::serve("nginx", &mut command, &stage.folder, port)
 }
 
 fn haproxy(stage: &Stage, timeout: Duration) -> Result<Process> {
@@ -264,7 +271,8 @@ pub fn haproxy_checking(stage: &Stage, dead: (&str, u16)) -> Result<Process> {
     haproxy_with(stage, &configuration, CHECKING_PORT)
 }
 
-fn haproxy_with(stage: &Stage, configuration: &str, port: u16) -> Result<Process> {
+/// HAProxy with this configuration, which listens on this port.
+pub fn haproxy_with(stage: &Stage, configuration: &str, port: u16) -> Result<Process> {
     let file = stage.folder.join("haproxy.cfg");
     write(&file, configuration)?;
     let (program, libraries) = stage.programs.haproxy()?;

@@ -8,6 +8,7 @@
 //! * [`race_busy`]: the same with a server that is busy as its timer comes due.
 //! * [`late_reset`]: a provider acknowledges a request and resets the connection much later.
 //! * [`proxied_reset`]: a proxy passes on a reset from its other side.
+//! * [`other_proxies`]: proxies that pass an end on without a reset.
 //! * [`client_gone`]: the client does not wait for the answer.
 //! * [`upload_rejected`]: the server answers and closes while the request still comes.
 //! * [`health_checks`]: resets that are meant and harm nobody.
@@ -17,6 +18,7 @@ mod connect_timeout;
 mod half_closed;
 mod health_checks;
 pub mod late_reset;
+mod other_proxies;
 mod proxied_reset;
 mod race_busy;
 mod race_envoy;
@@ -152,6 +154,18 @@ pub const STORIES: &[Story] = &[
         about: "an upstream of Envoy resets or dies, or the application does: Envoy repeats the reset on its other side",
         programs: &[Program::Envoy, Program::Node],
         play: proxied_reset::play,
+    },
+    Story {
+        name: "ends-haproxy",
+        about: "HAProxy as a proxy for TCP: an upload towards a black hole, a refused connect, an upstream that resets",
+        programs: &[Program::Haproxy, Program::Node],
+        play: other_proxies::play_haproxy,
+    },
+    Story {
+        name: "ends-nginx",
+        about: "an upstream resets in the middle of its answer, and nginx closes its client; a black hole gives 504",
+        programs: &[Program::Nginx, Program::Node],
+        play: other_proxies::play_nginx,
     },
     Story {
         name: "client-gone-envoy",

@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     allow::Allowed,
+    client::client,
     facts::PodFacts,
     failure::{Failure, chain},
     object,
@@ -71,7 +72,7 @@ impl ApiServer {
             })?,
         };
         let host = config.cluster_url.clone();
-        Client::try_from(config)
+        client(config)
             .map_err(|error| Failure::new(format!("no client for {host}: {}", chain(&error)), "check the kubeconfig"))
     }
 

@@ -10,6 +10,7 @@ use kube::{Client, Config};
 
 use super::{
     allow::Allowed,
+    client::client,
     facts::PodFacts,
     failure::{Failure, chain},
     object,
@@ -55,7 +56,7 @@ impl Kubelet {
         }
         let token = self.token.clone().or_else(|| default("token"));
         config.auth_info.token_file = token.map(|file| file.display().to_string());
-        Client::try_from(config).map_err(|error| {
+        client(config).map_err(|error| {
             Failure::new(
                 format!("no client for {}: {}", self.url, chain(&error)),
                 "check --kubelet-token and --kubelet-ca",

@@ -7,12 +7,14 @@
 //! * [`api_server`], [`kubelet`], [`cri`], `logs`: the sources, in the order in which they are believed.
 //! * `object`: a pod as the API writes it, which the first two have in common.
 //! * [`cluster`]: whose an address is elsewhere, if it is asked for; `addresses`: what has which address.
+//! * `client`: how to speak HTTP with the first two.
 //! * [`failure`]: why a source does not answer, and what to do about it.
 //! * [`workers`]: the thread, and how each source fares.
 
 mod addresses;
 pub mod allow;
 pub mod api_server;
+mod client;
 pub mod cluster;
 pub mod cri;
 pub mod facts;

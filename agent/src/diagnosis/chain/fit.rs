@@ -14,6 +14,8 @@ const SAME_THREAD_NS: u64 = 50_000_000;
 const SAME_PROCESS_NS: u64 = 20_000_000;
 /// The longest of these times.
 pub const WINDOW_NS: u64 = SAME_THREAD_NS;
+/// How long before: HAProxy closes its client first when its connect timeout has run out, and then the connecting socket.
+pub const BEFOREHAND_NS: u64 = 5_000_000;
 /// How long a proxy takes at most to pass on what it has read, if it waits for nobody.
 const PASSING_NS: u64 = 200_000_000;
 
@@ -28,13 +30,15 @@ pub struct Fit {
     pub same_bytes: bool,
     /// The connect began when the other connection was there already.
     pub in_order: bool,
+    /// That was ended a moment before the connect was given up.
+    pub beforehand: bool,
 }
 
 impl Fit {
     /// Whether all that can be known speaks for it.
     #[must_use]
     pub const fn is_strong(&self) -> bool {
-        self.same_thread && self.both_roles && self.in_order
+        self.same_thread && self.both_roles && self.in_order && !self.beforehand
     }
 }
 
@@ -42,22 +46,32 @@ impl Fit {
 #[must_use]
 pub fn fit(first: &Step, second: &Step) -> Option<Fit> {
     let (failed_ns, ended_ns) = (first.failed_ns?, second.ended_ns?);
-    let after_ns = ended_ns.checked_sub(failed_ns)?;
     let both_roles = both_roles(first.role, second.role)?;
     if first.pid != second.pid || first.is_of_the_same_connection(second) || contradict(first, second, failed_ns) {
         return None;
     }
     let same_thread = same_thread(first, second)?;
-    if after_ns > if same_thread { SAME_THREAD_NS } else { SAME_PROCESS_NS } {
-        return None;
-    }
-    let in_order = match first.what {
-        What::ConnectFailed(_) => {
-            seen_birth(&first.data).zip(second.data.born_ns).is_some_and(|(ours, its)| ours >= its)
-        }
-        _ => true,
+    let in_time = match ended_ns.checked_sub(failed_ns) {
+        Some(after_ns) => after_ns <= if same_thread { SAME_THREAD_NS } else { SAME_PROCESS_NS },
+        // Both must have been done by that thread.
+        None => first.threads.did == second.threads.did && failed_ns - ended_ns <= BEFOREHAND_NS,
     };
-    Some(Fit { same_thread, both_roles, same_bytes: same_bytes(&first.data, &second.data), in_order })
+    in_time.then(|| Fit {
+        same_thread,
+        both_roles,
+        same_bytes: same_bytes(&first.data, &second.data),
+        in_order: !is_connect(first) || began_later(first, second),
+        beforehand: ended_ns < failed_ns,
+    })
+}
+
+const fn is_connect(step: &Step) -> bool {
+    matches!(step.what, What::ConnectFailed(_))
+}
+
+/// Whether a connect was begun when the other connection was there already.
+fn began_later(connect: &Step, other: &Step) -> bool {
+    seen_birth(&connect.data).zip(other.data.born_ns).is_some_and(|(began_ns, born_ns)| began_ns >= born_ns)
 }
 
 /// Whether it is known that the process opened the one and accepted the other; `None` if it is known to be otherwise.

@@ -59,7 +59,7 @@ impl Place {
             what: step.what,
             cause: step.cause.map(|cause| cause.name()),
             connection: step.connection.clone(),
-            age: step.age,
+            age: step.age.filter(|age| !age.is_minimum).map(|age| age.millis),
             local: End { endpoint: step.local, owner: Some(step.owner.clone()), netns: step.netns },
             peer: End { endpoint: step.peer, owner: far_owner, netns: far_netns.flatten() },
             after: self.after,

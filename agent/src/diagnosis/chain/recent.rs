@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    fit::{Fit, WINDOW_NS, fit},
+    fit::{BEFOREHAND_NS, Fit, WINDOW_NS, fit},
     step::Step,
 };
 use crate::{
@@ -149,27 +149,39 @@ impl Recent {
         Some(Before { id, step, confidence, ago })
     }
 
-    /// A failure that was told late, after endings that may have come of it: whether a reset was received is not always known
-    /// at once. What was concluded from those is not known any more.
+    /// A failure that is told after endings that may belong to it: some processes end the one connection just beforehand, and
+    /// whether a reset was received is not always known at once.
     fn explain_anew(&mut self, pid: u32, failed_ns: u64) {
-        let since = self.endings.range((pid, failed_ns, 0)..=(pid, failed_ns + WINDOW_NS, StepId::MAX));
-        let since: Vec<StepId> = since.map(|&(_, _, id)| id).take(MOST_CANDIDATES).collect();
-        for id in &since {
-            if let Some(ended) = self.steps.get_mut(id) {
+        let first_ns = failed_ns.saturating_sub(BEFOREHAND_NS);
+        let near = self.endings.range((pid, first_ns, 0)..=(pid, failed_ns + WINDOW_NS, StepId::MAX));
+        let near: Vec<StepId> = near.map(|&(_, _, id)| id).take(MOST_CANDIDATES).collect();
+        let before: Vec<Option<Because>> = near.iter().map(|id| self.unexplain(*id)).collect();
+        for id in &near {
+            self.explain(*id);
+        }
+        for (id, before) in near.iter().zip(before) {
+            if let Some(ended) = self.steps.get_mut(id).filter(|ended| ended.because != before) {
                 ended.step.cause = None;
-                if let Some(failed) = ended.because.take().and_then(|because| self.steps.get_mut(&because.id)) {
-                    failed.led_to = None;
-                }
             }
         }
-        for id in since {
-            self.explain(id);
+    }
+
+    /// Forgets what an ending was the consequence of, and returns it.
+    fn unexplain(&mut self, id: StepId) -> Option<Because> {
+        let because = self.steps.get_mut(&id)?.because.take()?;
+        if let Some(failed) = self.steps.get_mut(&because.id) {
+            failed.led_to = None;
         }
+        Some(because)
     }
 
     /// Finds what an ending is the consequence of.
     fn explain(&mut self, id: StepId) {
         let Some(because) = self.steps.get(&id).and_then(|ended| self.look_for(&ended.step)) else { return };
+        if let Some(other) = self.after(because.id).filter(|other| *other != id) {
+            self.unexplain(other);
+            self.steps.entry(other).and_modify(|other| other.step.cause = None);
+        }
         if let Some(ended) = self.steps.get_mut(&id) {
             ended.because = Some(because);
         }
@@ -180,8 +192,8 @@ impl Recent {
 
     fn look_for(&self, ended: &Step) -> Option<Because> {
         let fits = self.candidates(ended)?;
-        let doubtful = fits.iter().any(|(id, _)| self.was_a_guess(*id));
-        let mut free: Vec<_> = fits.into_iter().filter(|(id, _)| self.is_free(*id, ended)).collect();
+        let (mut free, taken): (Vec<_>, Vec<_>) = fits.into_iter().partition(|(id, _)| self.is_free(*id, ended));
+        let doubtful = taken.iter().any(|(id, _)| self.was_a_guess(*id));
         self.drop_earlier_attempts(&mut free);
         let same_bytes: Vec<_> = free.iter().filter(|(_, fit)| fit.same_bytes).collect();
         let ((id, fit), is_sure) = match (&free[..], &same_bytes[..]) {
@@ -200,11 +212,16 @@ impl Recent {
     /// The failures that fit, in the order of time. `None` if there are too many to tell.
     fn candidates(&self, ended: &Step) -> Option<Vec<(StepId, Fit)>> {
         let (pid, ended_ns) = (ended.pid, ended.ended_ns?);
-        let within = self.failures.range((pid, ended_ns.saturating_sub(WINDOW_NS), 0)..=(pid, ended_ns, StepId::MAX));
+        let (first_ns, last_ns) = (ended_ns.saturating_sub(WINDOW_NS), ended_ns.saturating_add(BEFOREHAND_NS));
+        let within = self.failures.range((pid, first_ns, 0)..=(pid, last_ns, StepId::MAX));
         if within.clone().nth(MOST_CANDIDATES).is_some() {
             return None;
         }
         let mut fits: Vec<_> = within.filter_map(|&(_, _, id)| Some((id, fit(self.step(id)?, ended)?))).collect();
+        // What came before may have led to it, what came after rather did not.
+        if fits.iter().any(|(_, fit)| !fit.beforehand) {
+            fits.retain(|(_, fit)| !fit.beforehand);
+        }
         // One thread is better evidence than one process.
         if fits.iter().any(|(_, fit)| fit.same_thread) {
             fits.retain(|(_, fit)| fit.same_thread);
@@ -212,9 +229,14 @@ impl Recent {
         Some(fits)
     }
 
-    /// Whether a failure has had no consequence yet, or only an earlier step of the same connection's end: its FIN.
+    /// Whether a failure has had no consequence yet that this one would have to stand back for: another step of the same
+    /// connection's end (its FIN) or one that came beforehand does not count.
     fn is_free(&self, id: StepId, ended: &Step) -> bool {
-        self.after(id).and_then(|later| self.step(later)).is_none_or(|later| later.is_of_the_same_connection(ended))
+        let Some((failed, other)) = self.step(id).zip(self.after(id).and_then(|other| self.step(other))) else {
+            return true;
+        };
+        other.is_of_the_same_connection(ended)
+            || (other.ended_ns < failed.failed_ns && ended.ended_ns >= failed.failed_ns)
     }
 
     /// Whether a failure was taken for the cause of another ending, and that could have been wrong.

@@ -208,8 +208,51 @@ fn is_unprintable(character: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use agent_common::event::{Event as Record, kind};
+
     use super::*;
-    use crate::event::party::{Cgroup, Process};
+    use crate::event::{
+        Endpoint, Millis,
+        decode::Decoder,
+        link::End,
+        party::{Cgroup, Process},
+    };
+
+    fn link(relation: Relation, port: u16, comm: Option<&str>) -> Link {
+        let process = |comm: &str| Process { pid: 7, comm: comm.to_owned(), exe: None };
+        let owner = comm.map(|comm| Owner { process: Some(process(comm)), ..Owner::default() });
+        let end = |owner| End {
+            endpoint: Endpoint { ip: "10.0.0.9".parse().unwrap(), port: Some(port) },
+            owner,
+            netns: None,
+        };
+        Link {
+            relation,
+            what: What::ConnectFailed(ConnectFailure::Abandoned),
+            cause: None,
+            connection: None,
+            age: None,
+            local: end(None),
+            peer: end(owner),
+            after: Millis(0.0),
+            confidence: "likely",
+        }
+    }
+
+    #[test]
+    fn a_row_says_where_the_story_begins_or_ends_as_far_as_there_is_room() {
+        let event =
+            Decoder::of_a_whole_kernel(&[]).decode(&Record { kind: kind::RESET_RECEIVED, ..Record::default() }, 0);
+        let seen = |chain: &[Link]| super::seen(&event, chain);
+        let (near, far) = (link(Relation::FollowsFrom, 80, Some("gateway")), link(Relation::FollowsFrom, 8443, None));
+        let app = link(Relation::LeadsTo, 50_000, Some("java"));
+        assert_eq!(seen(&[]), "RST received");
+        assert_eq!(seen(&[near.clone(), far, app.clone()]), "RST received ⇐ connect 10.0.0.9:8443");
+        assert_eq!(seen(&[near]), "RST received ⇐ connect gateway(7)");
+        assert_eq!(seen(&[app]), "RST received ⇒ connect java(7)");
+        let long = "a-name-that-leaves-no-room-for-anything-else-in-this-row";
+        assert_eq!(seen(&[link(Relation::FollowsFrom, 80, Some(long))]), "RST received ⇐");
+    }
 
     #[test]
     fn a_process_name_cannot_move_the_cursor() {

@@ -35,7 +35,7 @@ pub fn resting_on_hooks() -> Vec<Case> {
         connects::CASES,
         causes::CASES,
         proxies::CASES,
-        chains::CASES,
+        &chains::cases(),
         near_misses::CASES,
         owner::CASES,
         handed_on::CASES,

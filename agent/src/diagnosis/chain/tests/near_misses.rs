@@ -14,7 +14,7 @@ fn another_process_is_no_proxy_of_this_one() {
 fn a_moment_later_it_has_nothing_to_do_with_it() {
     assert_eq!(linked(&[gave_up(0), closes(50 * MS)], "likely"), Code::ProxyConnectTimeout);
     unlinked(&[gave_up(0), closes(50 * MS + 1)]);
-    unlinked(&[gave_up(1), closes(0)]);
+    unlinked(&[refused(1), closes(0)]);
     // By the process alone, where the threads say nothing.
     let nobodys = |ns: u64| {
         let mut reset = upstream_reset(ns);

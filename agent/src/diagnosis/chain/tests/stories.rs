@@ -23,7 +23,8 @@ fn a_connect_given_up_and_both_ends_of_the_reset_are_one_story_in_any_order() {
             let link = &line.chain[0];
             assert_eq!((link.cause, link.after.0), (Some("connect_timeout_application"), 0.12));
             assert_eq!(link.local.owner, Some(owner(&gave_up(0))));
-            assert_eq!((link.connection.clone(), link.age), (connect.connection.clone(), connect.event.age));
+            assert_eq!(link.connection, connect.connection);
+            assert_eq!(link.age, connect.event.age.map(|age| age.millis));
             assert!(link.connection.is_some() && link.connection != line.connection);
         }
         let link = &connect.chain[0];
@@ -177,6 +178,42 @@ fn a_quiet_close_is_the_one_consequence_of_its_failure() {
     assert_eq!(chains[0], ["before close 10.0.0.2:50000 likely"]);
     assert_eq!(chains[1], ["before reset 10.0.0.2:50001 likely"]);
     assert_eq!(chains[2], ["after connect_failure 10.0.0.9:8444 likely"]);
+}
+
+/// HAProxy, when its connect timeout has run out: the client first.
+#[test]
+fn a_client_that_is_closed_just_beforehand_may_belong_to_the_connect() {
+    for order in orders([closes(0), gave_up(MS)]) {
+        let lines = lines(&order);
+        let chains: Vec<Vec<String>> = lines.iter().map(|line| line.chain.iter().map(shown).collect()).collect();
+        assert_eq!(
+            chains,
+            [["after connect_failure 10.0.0.9:8443 possible"], ["before reset 10.0.0.2:50000 possible"]]
+        );
+        assert_eq!(lines[0].cause.code, Code::ProxyConnectTimeout);
+        assert_eq!(lines[0].chain[0].after.0, 0.0);
+    }
+    unlinked(&[closes(0), gave_up(5 * MS + 1)]);
+    // The client's leaving is what the connect was given up for.
+    let mut left = closes(0);
+    left.connection.first_fin = agent_common::connection::first_fin::PEER;
+    left.connection.first_fin_ns = START - MS;
+    unlinked(&[left, gave_up(MS)]);
+}
+
+/// What comes in the usual order goes before that.
+#[test]
+fn a_close_after_the_connect_goes_before_one_just_beforehand() {
+    let mut other = closes(0);
+    other.tuple.peer_port += 1;
+    for order in orders([other, gave_up(MS), closes(2 * MS)]) {
+        let chains = chains(&order);
+        assert!(chains[0].is_empty(), "{chains:?}");
+        assert_eq!(
+            chains[1..],
+            [["before reset 10.0.0.2:50000 likely"], ["after connect_failure 10.0.0.9:8443 likely"]]
+        );
+    }
 }
 
 /// Three times refused, and then the proxy gives up.

@@ -1,24 +1,6 @@
-//! A proxy's two sides are linked in both lines, and what only looks like one is not.
-//!
-//! The proxy is a process of its own with one thread; the application and the upstream are this one.
+//! What belongs together.
 
-use std::{
-    io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    thread::sleep,
-    time::Duration,
-};
-
-use serde_json::Value;
-
-use crate::{
-    Case,
-    actor::Actor,
-    agent::Agent,
-    expect::{absent, apart_ms, cause, is, number, until_hit},
-    netns::Netns,
-    sockets::{Family, linger_zero},
-};
+use super::*;
 
 pub const CASES: &[Case] = &[
     ("chain_from_the_application_to_the_black_hole", black_hole),
@@ -26,105 +8,11 @@ pub const CASES: &[Case] = &[
     ("chain_of_a_reset_that_is_passed_on", passed_on),
     ("chain_over_two_proxies", two_proxies),
     ("chain_to_a_quiet_close", quiet_close),
+    ("chain_of_what_comes_after_a_quiet_close", after_a_quiet_close),
+    ("chain_of_a_client_that_is_closed_first", client_first),
     ("chain_from_a_client_that_left", client_left),
     ("chain_of_each_of_several_connections", several),
-    ("no_chain_between_two_processes", two_processes),
-    ("no_chain_between_two_workers", two_workers),
-    ("no_chain_with_an_upstream_that_carried_nothing_of_it", unused_upstream),
 ];
-
-const MS: fn(u64) -> Duration = Duration::from_millis;
-/// One thread has so long to end the one connection for the other.
-const ONE_THREAD_MS: f64 = 50.0;
-const HELLO: usize = 517;
-
-/// A proxy and what is around it.
-struct Stage {
-    netns: Netns,
-    proxy: Actor,
-    port: u16,
-}
-
-impl Stage {
-    fn new(netns: Netns) -> Self {
-        let (proxy, port) = relay(&netns, "envoy");
-        Self { netns, proxy, port }
-    }
-
-    /// An application that has connected to the proxy.
-    fn application(&mut self, name: &str) -> TcpStream {
-        let application = connect(&self.netns, self.port);
-        assert_eq!(self.proxy.tell(&format!("accept {name}")), "done");
-        application
-    }
-
-    /// An upstream that the proxy has connected to: its listener and its end.
-    fn upstream(&mut self, name: &str) -> (TcpListener, TcpStream) {
-        let listener = self.netns.run(|| Family::V4.listen());
-        let address = listener.local_addr().expect("bound");
-        assert_eq!(self.proxy.tell(&format!("connect {name} {address}")), "done");
-        let (upstream, _) = listener.accept().expect("the proxy's connection");
-        (listener, upstream)
-    }
-}
-
-fn relay(netns: &Netns, name: &'static str) -> (Actor, u16) {
-    let mut relay = netns.run(move || Actor::start(name, "relay", &[]));
-    let port = relay.tell("port").parse().expect("a port");
-    (relay, port)
-}
-
-fn connect(netns: &Netns, port: u16) -> TcpStream {
-    let stream = netns.run(move || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("a connection"));
-    stream.set_nodelay(true).expect("no delay");
-    stream
-}
-
-fn port_of(stream: &TcpStream) -> u16 {
-    stream.local_addr().expect("bound").port()
-}
-
-fn hole(port: u16) -> SocketAddr {
-    (Ipv4Addr::new(10, 77, 0, 9), port).into()
-}
-
-/// Asserts that a line has just these links: relation, type, port of the far end.
-#[track_caller]
-fn chain(line: &Value, links: &[(&str, &str, u16)], confidence: &str) {
-    let found = line.pointer("/connection/chain").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    assert_eq!(found.len(), links.len(), "links\nline: {line:#}");
-    for (link, (relation, kind, port)) in found.iter().zip(links) {
-        let text = |key: &str| link[key].as_str().unwrap_or_default().to_owned();
-        assert_eq!((text("relation"), text("type")), ((*relation).to_owned(), (*kind).to_owned()), "{line:#}");
-        assert_eq!(
-            (&link["peer"]["port"], text("confidence")),
-            (&Value::from(*port), confidence.to_owned()),
-            "{line:#}"
-        );
-    }
-}
-
-/// Asserts that a link of one line is the other line.
-#[track_caller]
-fn names(line: &Value, link: usize, other: &Value) {
-    let link = &line["connection"]["chain"][link];
-    for key in ["type", "age_ms"] {
-        assert_eq!(link.get(key), other.get(key), "{key}\nline: {line:#}");
-    }
-    assert_eq!(link["connection"], other["connection"]["id"], "line: {line:#}");
-    assert_eq!(link["cause"], other["cause"]["code"], "line: {line:#}");
-    assert_eq!(link["direction"], other["reset"]["direction"], "line: {line:#}");
-    for end in ["local", "peer"] {
-        assert_eq!(link[end], other[end], "{end}\nline: {line:#}");
-    }
-}
-
-#[track_caller]
-fn unchained(lines: &[&Value]) {
-    for line in lines {
-        absent(line, "/connection/chain");
-    }
-}
 
 /// Application ← proxy → black hole, told from every one of the three lines.
 fn black_hole() {
@@ -228,35 +116,6 @@ fn passed_on() {
     let lines = ends(&mut stage, &mut agent, upstream, application);
     cause(&lines[2], "linger_zero_close", "certain");
     unchained(&lines.each_ref());
-}
-
-/// The application asks through the proxy, and the upstream answers.
-fn exchange(proxy: &mut Actor, application: &mut TcpStream, upstream: &mut TcpStream, ask: usize, answer: usize) {
-    application.write_all(&vec![b'q'; ask]).expect("asked");
-    proxy.tell(&format!("read down {ask}; write up {ask}"));
-    upstream.read_exact(&mut vec![0; ask]).expect("asked");
-    upstream.write_all(&vec![b'a'; answer]).expect("answered");
-    proxy.tell(&format!("read up {answer}; write down {answer}"));
-    application.read_exact(&mut vec![0; answer]).expect("answered");
-}
-
-/// The upstream resets, and the proxy passes it on: the upstream's line, the proxy's two and the application's.
-fn pass_on(stage: &mut Stage, agent: &mut Agent, upstream: TcpStream, application: TcpStream) -> [Value; 4] {
-    stage.proxy.say("wait up; linger0 down; close down; close up");
-    ends(stage, agent, upstream, application)
-}
-
-fn ends(stage: &mut Stage, agent: &mut Agent, upstream: TcpStream, application: TcpStream) -> [Value; 4] {
-    // Until the proxy waits.
-    sleep(MS(50));
-    let proxys = upstream.peer_addr().expect("connected").port();
-    let upstreams = port_of(&upstream);
-    linger_zero(&upstream);
-    drop(upstream);
-    assert_eq!(stage.proxy.answer(), "done");
-    let netns = &stage.netns;
-    [("sent", upstreams), ("received", proxys), ("sent", stage.port), ("received", port_of(&application))]
-        .map(|(direction, port)| agent.reset(netns, direction, port))
 }
 
 /// A sidecar and a gateway: the application's line names both, down to the black hole.
@@ -419,46 +278,63 @@ fn several() {
     });
 }
 
-fn two_processes() {
+/// The proxy had closed before the application said anything. What it says then is answered by a reset.
+fn after_a_quiet_close() {
+    let mut stage = Stage::new(Netns::new());
+    let mut agent = Agent::shared();
+    until_hit(|| {
+        let mut application = stage.application("down");
+        let nobody = stage.netns.run(|| Family::V4.listen().local_addr().expect("bound").port());
+        stage.proxy.tell(&format!("connect up 127.0.0.1:{nobody}; close down"));
+        sleep(MS(300));
+        application.write_all(&[b'h'; HELLO]).expect("sent");
+        let failed = agent.connect_failure(&stage.netns, nobody);
+        let received = agent.reset(&stage.netns, "received", port_of(&application));
+        let Some(sent) = agent.reset_without_socket(&stage.netns, stage.port) else {
+            // Nor does the application's end show why then.
+            return true;
+        };
+        if failed["connection"].get("chain").is_none() {
+            return false;
+        }
+        // By the time the answer was sent, the connect's line had left with what was known.
+        chain(&failed, &[("leads_to", "close", port_of(&application))], "likely");
+        for line in [&received, &sent] {
+            cause(line, "proxy_connect_timeout", "likely");
+            chain(line, &[("follows_from", "connect_failure", nobody)], "likely");
+            names(line, 0, &failed);
+        }
+        true
+    });
+}
+
+/// As HAProxy does it: the timeout closes the client first, and then the socket that still connects.
+fn client_first() {
     let (netns, _far) = Netns::with_black_hole();
-    let (mut other, _) = relay(&netns, "other");
     let mut stage = Stage::new(netns);
     let mut agent = Agent::shared();
+    let mut port = 5600;
+    until_hit(|| {
+        port += 1;
+        let mut application = stage.application("down");
+        application.write_all(&[b'h'; HELLO]).expect("sent");
+        stage.proxy.tell(&format!("begin up {}; sleep 300; close down; close up", hole(port)));
+        let sent = agent.reset(&stage.netns, "sent", stage.port);
+        let failed = agent.connect_failure(&stage.netns, port);
+        if apart_ms(&sent, &failed) > BEFOREHAND_MS {
+            unchained(&[&sent, &failed]);
+            return false;
+        }
+        cause(&sent, "proxy_connect_timeout", "possible");
+        chain(&sent, &[("follows_from", "connect_failure", port)], "possible");
+        chain(&failed, &[("leads_to", "reset", port_of(&application))], "possible");
+        true
+    });
+
     let mut application = stage.application("down");
     application.write_all(&[b'h'; HELLO]).expect("sent");
-    other.tell(&format!("begin up {}; sleep 100; close up", hole(5500)));
-    stage.proxy.tell("close down");
-    let failed = agent.connect_failure(&stage.netns, 5500);
+    stage.proxy.tell(&format!("begin up {}; sleep 300; close down; sleep 50; close up", hole(5599)));
     let sent = agent.reset(&stage.netns, "sent", stage.port);
     cause(&sent, "closed_with_unread_data", "certain");
-    unchained(&[&failed, &sent]);
-}
-
-/// Each thread of a proxy has its own connections, and one closes one just as another one's is reset.
-fn two_workers() {
-    let mut stage = Stage::new(Netns::new());
-    let mut agent = Agent::shared();
-    let mut application = stage.application("down");
-    application.write_all(b"hello").expect("sent");
-    stage.proxy.tell("read down 5");
-    let listener = stage.netns.run(|| Family::V4.listen());
-    let address = listener.local_addr().expect("bound");
-    stage.proxy.tell(&format!("thread connect up {address}"));
-    let (upstream, _) = listener.accept().expect("the proxy's connection");
-    let lines = pass_on(&mut stage, &mut agent, upstream, application);
-    cause(&lines[2], "linger_zero_close", "certain");
-    unchained(&lines.each_ref());
-}
-
-/// The client was answered long before, by the proxy itself; over the connection that is reset nothing ever went.
-fn unused_upstream() {
-    let mut stage = Stage::new(Netns::new());
-    let mut agent = Agent::shared();
-    let (mut application, (_listener, upstream)) = (stage.application("down"), stage.upstream("up"));
-    application.write_all(b"hello").expect("asked");
-    stage.proxy.tell("read down 5; write down 5; sleep 300");
-    application.read_exact(&mut [0; 5]).expect("answered");
-    let lines = pass_on(&mut stage, &mut agent, upstream, application);
-    cause(&lines[2], "linger_zero_close", "certain");
-    unchained(&lines.each_ref());
+    unchained(&[&sent, &agent.connect_failure(&stage.netns, 5599)]);
 }
