@@ -65,7 +65,8 @@ pub fn perform(options: &Containers) -> Result<()> {
         }
         eprintln!("     Playing {}: {}", case.name, case.about);
         let start = Instant::now();
-        let mut command = child::as_root(std::env::current_exe().context("xtask has no path")?)?;
+        let mut command = child::as_root("unshare")?;
+        command.args(["--mount", "--"]).arg(std::env::current_exe().context("xtask has no path")?);
         command.args(["container-part", "outside", case.name]);
         command.arg("--outside").arg(network::own_namespace()?.to_string());
         command.arg("--rstscope").arg(&rstscope).arg("--programs").arg(&programs).arg("--kubelet").arg(&kubelet);

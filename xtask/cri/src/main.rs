@@ -5,7 +5,7 @@
 
 mod messages;
 
-use std::{collections::HashMap, path::PathBuf, time::Duration};
+use std::{collections::HashMap, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -75,11 +75,22 @@ fn pair(text: &str) -> Result<(String, String)> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-fn main() -> Result<()> {
-    let options = Options::parse();
+fn main() -> ExitCode {
+    match make_pod(&Options::parse()) {
+        Ok(container) => {
+            println!("{container}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn make_pod(options: &Options) -> Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
-    println!("{}", runtime.block_on(run(&options))?);
-    Ok(())
+    runtime.block_on(run(options))
 }
 
 async fn run(options: &Options) -> Result<String> {

@@ -2,6 +2,7 @@
 //! kubelet does, podman with its monitor. Each is told to keep its state in the case's folder.
 
 mod containerd;
+mod docker;
 mod installed;
 mod podman;
 
@@ -25,9 +26,11 @@ use installed::{Installed, write};
 const CONTAINERD: Package = Package { name: "containerd", file: "usr/bin/containerd", proof: Some("--version") };
 /// podman, and the crun and conmon it depends on.
 const PODMAN: Package = Package { name: "podman", file: "usr/bin/podman", proof: Some("--version") };
+/// docker, and the containerd and runc it depends on.
+const DOCKER: Package = Package { name: "docker.io", file: "usr/sbin/dockerd", proof: Some("--version") };
 
 /// All of them.
-pub const PACKAGES: [&Package; 2] = [&CONTAINERD, &PODMAN];
+pub const PACKAGES: [&Package; 3] = [&CONTAINERD, &PODMAN, &DOCKER];
 
 /// An engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub enum Engine {
     Cri,
     /// `podman run`.
     Podman,
+    /// `docker run`.
+    Docker,
 }
 
 /// What to start.
@@ -101,6 +106,7 @@ impl Engine {
         match self {
             Self::Runc | Self::Containerd | Self::Cri => &CONTAINERD,
             Self::Crun | Self::Podman => &PODMAN,
+            Self::Docker => &DOCKER,
         }
     }
 
@@ -113,6 +119,7 @@ impl Engine {
             Self::Containerd => containerd::run(&installed, task),
             Self::Cri => containerd::run_pod(&installed, task),
             Self::Podman => podman::run(&installed, task),
+            Self::Docker => docker::run(&installed, task),
         }
     }
 }

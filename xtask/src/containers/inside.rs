@@ -11,12 +11,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     agents::Place,
     cases::{self, Case, Names},
-    engines::{self, Pod, Task},
+    engines::{self, Container, Pod, Task},
     image,
     layout::{self, Layout},
 };
@@ -123,38 +123,43 @@ fn name(
         line
     };
 
-    verdict.is(&line, "/local/process/comm", image::PROGRAM.trim_start_matches('/'));
-    verdict.is(&line, "/local/container/id", container.id.as_str());
+    check(case, &line, &container, &pod, verdict);
+    Ok(())
+}
+
+/// Holds the line against what was started.
+fn check(case: &Case, line: &Value, container: &Container, pod: &Pod<'_>, verdict: &mut Verdict) {
+    verdict.is(line, "/local/process/comm", image::PROGRAM.trim_start_matches('/'));
+    verdict.is(line, "/local/container/id", container.id.as_str());
     match case.runtime {
-        Some(runtime) => verdict.is(&line, "/local/container/runtime", runtime),
-        None => verdict.absent(&line, "/local/container/runtime"),
+        Some(runtime) => verdict.is(line, "/local/container/runtime", runtime),
+        None => verdict.absent(line, "/local/container/runtime"),
     }
     if case.cgroup.is_empty() {
-        verdict.absent(&line, "/local/pod");
+        verdict.absent(line, "/local/pod");
     } else {
-        verdict.is(&line, "/local/container/name", pod.container);
+        verdict.is(line, "/local/container/name", pod.container);
         for (key, value) in [("namespace", pod.namespace), ("name", pod.name), ("uid", pod.uid), ("node", "node-7")] {
-            verdict.is(&line, &format!("/local/pod/{key}"), value);
+            verdict.is(line, &format!("/local/pod/{key}"), value);
         }
     }
     match case.names {
-        Names::LogFolders => verdict.absent(&line, "/local/container/image"),
+        Names::LogFolders => verdict.absent(line, "/local/container/image"),
         Names::RuntimeSocket => {
-            verdict.is(&line, "/local/container/image", pod.image);
-            verdict.is(&line, "/local/pod/labels", json!({ pod.label.0: pod.label.1 }));
-            verdict.is(&line, "/local/pod/annotations", json!({ pod.annotation.0: pod.annotation.1 }));
+            verdict.is(line, "/local/container/image", pod.image);
+            verdict.is(line, "/local/pod/labels", json!({ pod.label.0: pod.label.1 }));
+            verdict.is(line, "/local/pod/annotations", json!({ pod.annotation.0: pod.annotation.1 }));
         }
     }
     match (case.layout, case.agent) {
-        (_, Place::Blind) => verdict.absent(&line, "/local/cgroup/path"),
+        (_, Place::Blind) => verdict.absent(line, "/local/cgroup/path"),
         // The agent has no cgroup v2 either, and reads the path only where PID 1 shows its root.
         (Layout::V1, _) => {}
-        _ => verdict.is(&line, "/local/cgroup/path", container.path.as_str()),
+        _ => verdict.is(line, "/local/cgroup/path", container.path.as_str()),
     }
     let word = |pointer: &str| line.pointer(pointer).and_then(|value| value.as_str()).unwrap_or("-").to_owned();
     let id: String = word("/local/container/id").chars().take(12).collect();
     verdict.measured(format!("{id} {} {}", word("/local/container/runtime"), word("/local/pod/name")));
-    Ok(())
 }
 
 /// Prepares what the agent learns names from, and says so in its flags. A node always has the folder for logs.

@@ -25,13 +25,16 @@ pub enum Layout {
     Hybrid,
     /// Hierarchies of version 1 only.
     V1,
+    /// Whatever the machine has: for an engine that insists on controllers, which are in one version only.
+    Machine,
 }
 
 impl Layout {
     /// Why this machine cannot show it, if it cannot: controllers of v2 cannot be had as v1.
     pub fn is_impossible(self) -> Result<Option<&'static str>> {
         let has_v1 = hierarchies()?.iter().any(|root| root.ends_with("pids"));
-        Ok((self != Self::Unified && !has_v1).then_some("this machine has no cgroup hierarchies of version 1"))
+        let takes_v1 = matches!(self, Self::Hybrid | Self::V1);
+        Ok((takes_v1 && !has_v1).then_some("this machine has no cgroup hierarchies of version 1"))
     }
 
     /// Shows it in this process's mount namespace.
@@ -43,8 +46,34 @@ impl Layout {
                 detach(Path::new(PLACE))?;
                 mount_new(c"cgroup2", PLACE)
             }
-            Self::Hybrid => Ok(()),
+            Self::Hybrid | Self::Machine => Ok(()),
             Self::V1 => detach(&v2),
+        }
+    }
+}
+
+/// A mount of this process's mount namespace that goes with its value.
+pub struct Mount(PathBuf);
+
+impl Mount {
+    /// Mounts cgroup v2 below the folder where it is mounted nowhere.
+    pub fn cgroup2_if_missing(folder: &Path) -> Result<Option<Self>> {
+        if cgroup2()?.is_some() {
+            return Ok(None);
+        }
+        let place = folder.join("cgroup2");
+        fs::create_dir(&place).with_context(|| format!("cannot make the folder {}", place.display()))?;
+        let mounted = mount(c"cgroup2", &place, c"cgroup2", MountFlags::empty(), None);
+        mounted.context("cgroup v2 is mounted nowhere and cannot be mounted")?;
+        Ok(Some(Self(place)))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Before the folder goes, so that nobody removes what is mounted there.
+        if let Err(error) = detach(&self.0) {
+            eprintln!("{error:#}");
         }
     }
 }
@@ -56,12 +85,16 @@ pub fn enter(top: &str) -> Result<()> {
     fs::write(&procs, process::id().to_string()).with_context(|| format!("cannot write {}", procs.display()))
 }
 
-/// Hides what engines write below these folders of the machine.
+/// Hides what engines write below these folders of the machine. What is in `/etc` stays to be seen.
 pub fn hide_state() -> Result<()> {
     for place in ["/run", "/dev/shm"] {
         mount_new(c"tmpfs", place)?;
     }
-    Ok(())
+    for folder in ["/run/etc/changes", "/run/etc/work"] {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {folder}"))?;
+    }
+    let layers = c"lowerdir=/etc,upperdir=/run/etc/changes,workdir=/run/etc/work";
+    mount(c"overlay", "/etc", c"overlay", MountFlags::empty(), Some(layers)).context("cannot mount on /etc")
 }
 
 fn mount_new(kind: &CStr, place: &str) -> Result<()> {

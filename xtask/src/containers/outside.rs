@@ -21,13 +21,14 @@ const PREFIX: &str = "rstscope-containers-";
 /// Longer than any case takes on a busy machine.
 const LIMIT: &str = "150";
 
-/// Plays a case in namespaces of its own and hands its verdict on.
+/// Plays a case in namespaces of its own and hands its verdict on. Runs in a mount namespace of its own.
 pub fn play(options: &CasePart) -> Result<()> {
+    // Dropped last: what is still running holds files in it.
+    let folder = Scratch::new()?;
+    let _mount = layout::Mount::cgroup2_if_missing(&folder.0)?;
     for left in Top::left_behind()? {
         drop(left);
     }
-    // Dropped last: what is still running holds files in it.
-    let folder = Scratch::new()?;
     let top = Top::make()?;
     let xtask = std::env::current_exe().context("xtask has no path")?;
     let mut command = Command::new("timeout");
@@ -70,7 +71,7 @@ struct Top {
 impl Top {
     fn make() -> Result<Self> {
         let top = Self { name: format!("{PREFIX}{}", process::id()) };
-        let root = layout::cgroup2()?.context("cgroup v2 is not mounted on this machine: mount it")?;
+        let root = layout::cgroup2()?.context("cgroup v2 is not mounted")?;
         let engine = root.join(&top.name).join(layout::ENGINE);
         fs::create_dir_all(&engine).with_context(|| format!("cannot make the cgroup {}", engine.display()))?;
         Ok(top)

@@ -5,14 +5,13 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::{
     Container, Task,
-    installed::{Installed, write},
+    installed::{Installed, succeed, write},
 };
 use crate::{
-    child,
     containers::image,
     incidents::{network::wait_until, process::Process, sockets},
 };
@@ -45,7 +44,9 @@ pub fn run_pod(installed: &Installed, task: &Task<'_>) -> Result<Container> {
     let interface = format!(
         "[plugins.'io.containerd.grpc.v1.cri']\nsandbox_image = '{PAUSE}'\nrestrict_oom_score_adj = true\n\
          disable_apparmor = true\ndisable_tcp_service = true\n\
-         [plugins.'io.containerd.grpc.v1.cri'.containerd]\nsnapshotter = 'native'\n"
+         [plugins.'io.containerd.grpc.v1.cri'.containerd]\nsnapshotter = 'native'\n\
+         [plugins.'io.containerd.grpc.v1.cri'.cni]\nbin_dir = '{0}'\nconf_dir = '{0}'\n",
+        task.folder.join("cni").display()
     );
     let daemon = start(installed, task, &[], &interface)?;
     let entry_point = task.server();
@@ -99,13 +100,4 @@ fn ctr(installed: &Installed, task: &Task<'_>) -> Result<Command> {
     let mut command = installed.command(&installed.program("ctr")?);
     command.arg("--address").arg(socket(task.folder));
     Ok(command)
-}
-
-/// What it printed, if it did what it was asked.
-fn succeed(what: &str, command: &mut Command) -> Result<String> {
-    let output = child::output(command)?;
-    if !output.status.success() {
-        bail!("{what} failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::{
     child,
@@ -53,6 +53,15 @@ impl Installed {
         }
         command
     }
+}
+
+/// What it printed, if it did what it was asked.
+pub fn succeed(what: &str, command: &mut Command) -> Result<String> {
+    let output = child::output(command)?;
+    if !output.status.success() {
+        bail!("{what} failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Writes a file and the folder it is in.

@@ -24,8 +24,9 @@ pub fn run(installed: &Installed, task: &Task<'_>) -> Result<Container> {
     write(&crun, &script)?;
     fs::set_permissions(&crun, fs::Permissions::from_mode(0o755)).context("cannot make the script a program")?;
     let configuration = format!(
-        "[engine]\ncgroup_manager = 'cgroupfs'\nevents_logger = 'none'\nruntime = 'crun'\nconmon_path = ['{}']\n\
+        "[network]\nnetwork_config_dir = '{}'\n[engine]\ncgroup_manager = 'cgroupfs'\nevents_logger = 'none'\nruntime = 'crun'\nconmon_path = ['{}']\n\
          [engine.runtimes]\ncrun = ['{}']\n",
+        at("networks"),
         installed.program("conmon")?.display(),
         crun.display()
     );
