@@ -1,5 +1,6 @@
 //! Who reads the result. One folder per sink.
 
+pub mod spool;
 pub mod stdout;
 
 use serde::{Serialize, Serializer};
