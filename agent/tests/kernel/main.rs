@@ -10,11 +10,14 @@ mod agent;
 mod api_server;
 mod cases;
 mod cgroups;
+mod daemon;
 mod expect;
 mod netns;
 mod raw;
 mod relay;
 mod schema;
+#[path = "../servers/mod.rs"]
+mod servers;
 mod shared;
 mod sockets;
 mod times;

@@ -12,6 +12,7 @@ mod owner;
 mod pods;
 mod proxies;
 mod resets;
+mod sinks;
 mod wrap;
 
 use crate::Case;
@@ -20,7 +21,7 @@ pub use wrap::CASES_AFTER_BOOT;
 
 /// Every case that any machine can run.
 pub fn all() -> Vec<Case> {
-    let others = [owner::CASES_OF_NAMES, pods::CASES, load::CASES_OF_THE_RING, command_line::CASES];
+    let others = [owner::CASES_OF_NAMES, pods::CASES, load::CASES_OF_THE_RING, command_line::CASES, sinks::CASES];
     [resting_on_hooks(), others.concat()].concat()
 }
 
