@@ -8,11 +8,13 @@
 //!                (raw facts)                 (records)  (typed)  (whose is it)    (why)        (who reads it)
 //! ```
 //!
-//! The command line ([`cli`]) arranges the stages; it holds no logic of theirs.
+//! The command line ([`cli`]) arranges the stages; it holds no logic of theirs. [`config`] is what the daemon is told by a file.
 
 pub mod attribution;
 pub mod cli;
+pub mod config;
 pub mod diagnosis;
 pub mod event;
 pub mod kernel;
+pub mod settings;
 pub mod sinks;

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{
     flags::{DoctorFlags, Tuning},
     pods::NotAsked,
-    trace::attribution,
+    stages::attribution,
 };
 use crate::{
     attribution::{

@@ -6,7 +6,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use super::pods::PodFlags;
-use crate::kernel::{older, plan::Preference};
+use crate::{
+    kernel::{older, plan::Preference},
+    settings::units::time,
+};
 
 /// Names every TCP reset and failed connect on this node.
 #[derive(Debug, Parser)]
@@ -21,6 +24,7 @@ const EXAMPLES: &str = "Examples:
   rstscope trace                          a live table of every reset and failed connect
   rstscope trace --namespace shop         only those of pods in the namespace shop
   rstscope trace --port 5432 | jq .       JSON lines, as in every pipe
+  rstscope run --config rstscope.toml     follow the node for good, into files, Loki, …
   rstscope explain stale_connection_reuse what a cause means and how to fix it
   rstscope doctor                         can this node be traced, and what will not be seen";
 
@@ -29,6 +33,11 @@ const EXAMPLES: &str = "Examples:
 pub enum Command {
     /// Show every TCP reset and failed connect as it happens
     Trace(Box<TraceFlags>),
+    /// Follow this node for good: sinks, spools and filters from a configuration file
+    Run(Box<RunFlags>),
+    /// Check, show or describe the configuration of `run`
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Check whether this node can be traced; exit 0 only if `trace` would work
     Doctor(Box<DoctorFlags>),
     /// Explain a cause: what it means, how it is recognised, how to confirm and fix it
@@ -82,16 +91,108 @@ pub struct TraceFlags {
     /// Colour in the table
     #[arg(long, value_enum, default_value = "auto")]
     pub color: Colour,
-    /// Add to each JSON line the facts behind it: sequence numbers, who closed, the segment answered
-    #[arg(long)]
-    pub facts: bool,
     /// Stop after this time: 90s, 5m, 2h, 500ms
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = time)]
     pub duration: Option<Duration>,
     /// Stop after this many events
     #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 
+    /// What is followed, and how.
+    #[command(flatten)]
+    pub follow: Follow,
+}
+
+const RUN_EXAMPLES: &str = "Examples:
+  rstscope run                                    as /etc/rstscope/rstscope.toml says
+  rstscope run --config rstscope.toml --node n1   a flag wins over the file …
+  RSTSCOPE_CONNECTIONS=50000 rstscope run         … and so does a variable, RSTSCOPE_ and the flag's name
+  kill -HUP $(pidof rstscope)                     read the file again; log files are opened again
+
+A small file:
+  [sinks.console]
+  type = \"stdout\"
+
+  [sinks.central]
+  type = \"loki\"
+  url = \"https://loki.example:3100\"
+  labels = { cluster = \"prod\" }
+  filter = { hide_benign = true }
+
+`rstscope config schema` says every key, docs/configuration.md explains them. Every flag but --config can stand in
+the section [agent], with _ for -. A change of the file is taken up by itself; one that is wrong is refused, with
+its reason, and the old one stays in use.";
+
+/// Flags of `run`.
+#[derive(Args, Debug)]
+#[command(after_help = RUN_EXAMPLES)]
+pub struct RunFlags {
+    /// The configuration
+    #[arg(long, short, value_name = "FILE", default_value = DEFAULT_CONFIGURATION)]
+    pub config: PathBuf,
+    /// The folder with a spool for each sink that sends
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/rstscope/spool")]
+    pub spool: PathBuf,
+    /// After SIGTERM, how long sinks may take to hand on what they have; Kubernetes kills after 30s
+    #[arg(long, value_name = "TIME", default_value = "25s", value_parser = time)]
+    pub grace: Duration,
+    /// What is followed, and how.
+    #[command(flatten)]
+    pub follow: Follow,
+}
+
+/// Where `run` looks for its configuration.
+pub const DEFAULT_CONFIGURATION: &str = "/etc/rstscope/rstscope.toml";
+
+const CONFIG_EXAMPLES: &str = "Examples:
+  rstscope config check --config rstscope.toml   exit 0 if `run` would take it, else one sentence
+  rstscope config show                           every key with its value, defaults included, and where it is from
+  rstscope config schema > rstscope.schema.json  for editors and CI";
+
+/// What can be done with a configuration.
+#[derive(Debug, Subcommand)]
+#[command(after_help = CONFIG_EXAMPLES)]
+pub enum ConfigCommand {
+    /// Exit 0 if `run` would take the file, else say in one sentence what is wrong
+    Check(ConfigFlags),
+    /// Print every key with its value, defaults included; secrets only by their place
+    Show(ConfigFlags),
+    /// Print the JSON Schema of the file
+    Schema,
+}
+
+/// Flags of `config check` and `config show`.
+#[derive(Args, Debug)]
+pub struct ConfigFlags {
+    /// The configuration
+    #[arg(long, short, value_name = "FILE", default_value = DEFAULT_CONFIGURATION, env = "RSTSCOPE_CONFIG")]
+    pub config: PathBuf,
+}
+
+/// Flags of every command that follows the node.
+#[derive(Args, Debug)]
+pub struct Follow {
+    /// Add to each JSON line the facts behind it: sequence numbers, who closed, the segment answered
+    #[arg(long)]
+    pub facts: bool,
+
+    /// Which events.
+    #[command(flatten)]
+    pub filters: Filters,
+    /// How long a line may wait for the name of a pod that has just started; 0s to write at once
+    #[arg(long, value_name = "TIME", default_value = "300ms", help_heading = "Tuning", value_parser = short_wait)]
+    pub name_wait: Duration,
+    /// A table of timeouts that extends or overrides the built-in one, in the format of `rstscope explain --timeouts`
+    #[arg(long, value_name = "FILE", help_heading = "Tuning")]
+    pub timeouts: Option<PathBuf>,
+    /// Sizes and places.
+    #[command(flatten)]
+    pub tuning: Tuning,
+}
+
+/// Flags that choose events.
+#[derive(Args, Debug)]
+pub struct Filters {
     /// Only connections with this port at either end; up to 16
     #[arg(long, value_name = "PORT", help_heading = "Filters", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Vec<u16>,
@@ -119,16 +220,6 @@ pub struct TraceFlags {
     /// Leave out resets that nobody needs to do anything about
     #[arg(long, help_heading = "Filters")]
     pub hide_benign: bool,
-
-    /// How long a line may wait for the name of a pod that has just started; 0s to write at once
-    #[arg(long, value_name = "TIME", default_value = "300ms", help_heading = "Tuning", value_parser = short_wait)]
-    pub name_wait: Duration,
-    /// A table of timeouts that extends or overrides the built-in one, in the format of `rstscope explain --timeouts`
-    #[arg(long, value_name = "FILE", help_heading = "Tuning")]
-    pub timeouts: Option<PathBuf>,
-    /// Sizes and places.
-    #[command(flatten)]
-    pub tuning: Tuning,
 }
 
 /// Lines that wait are kept in memory.
@@ -220,33 +311,16 @@ pub struct DoctorFlags {
     pub tuning: Tuning,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let seconds = match unit {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(format!("unknown unit {unit:?}: use ms, s, m or h")),
-    };
-    let number: f64 = number.parse().map_err(|_| "give a number and a unit, such as 90s".to_owned())?;
-    match Duration::try_from_secs_f64(number * seconds) {
-        Ok(duration) if !duration.is_zero() && duration.as_secs() < 10 * 366 * 24 * 3600 => Ok(duration),
-        _ => Err("give a time above 0 and below ten years".to_owned()),
-    }
-}
-
 /// A time that nobody minds to wait, or none.
 fn short_wait(text: &str) -> Result<Duration, String> {
-    let time = if matches!(text, "0" | "0s" | "0ms") { Ok(Duration::ZERO) } else { duration(text) }?;
-    if time > LONGEST_NAME_WAIT {
+    let wait = if matches!(text, "0" | "0s" | "0ms") { Ok(Duration::ZERO) } else { time(text) }?;
+    if wait > LONGEST_NAME_WAIT {
         return Err(format!(
             "give at most {} s: the line is written without the name then",
             LONGEST_NAME_WAIT.as_secs()
         ));
     }
-    Ok(time)
+    Ok(wait)
 }
 
 /// A network, or an address standing for itself.
@@ -274,17 +348,6 @@ mod tests {
     #[test]
     fn flags_are_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn durations_have_units() {
-        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("3"), Ok(Duration::from_secs(3)));
-        for bad in ["", "s", "0s", "-1s", "5 parsecs", "1e99s", "1..2s", "999999999999h"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

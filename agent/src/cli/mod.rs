@@ -1,10 +1,13 @@
 //! The command line: flags, and one module per command.
 
+pub mod config;
 pub mod doctor;
 pub mod explain;
 pub mod filter;
 pub mod flags;
 pub mod pods;
+pub mod run;
+pub mod stages;
 pub mod trace;
 
 use std::{
@@ -12,15 +15,13 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Result;
-use clap::{CommandFactory, Parser};
-
 use self::flags::{Cli, Command};
+use anyhow::Result;
 
 /// Runs the program. Bad flags exit with 2, everything else that fails with 1 and one sentence.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = run::settings::parse(std::env::args_os());
     match run(&cli) {
         Ok(code) => code,
         Err(error) => {
@@ -34,17 +35,19 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
         Command::Trace(flags) => trace::run(flags),
+        Command::Run(flags) => run::run(flags),
+        Command::Config(command) => config::run(command),
         Command::Doctor(flags) => doctor::run(flags),
         Command::Explain(flags) => explain::run(flags),
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Cli::command(), "rstscope", &mut script);
+            clap_complete::generate(*shell, &mut run::settings::command(), "rstscope", &mut script);
             print(&script)
         }
         Command::Man => {
             let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
-            for command in Cli::command().get_subcommands().filter(|command| command.get_name() != "help") {
+            clap_mangen::Man::new(run::settings::command()).render(&mut page)?;
+            for command in run::settings::command().get_subcommands().filter(|command| command.get_name() != "help") {
                 let name: &'static str = format!("rstscope-{}", command.get_name()).leak();
                 clap_mangen::Man::new(command.clone().name(name)).render(&mut page)?;
             }

@@ -19,6 +19,7 @@ pub const SCHEMA: &str = "rstscope.v1";
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Line<C> {
     schema: &'static str,
+    id: String,
     /// RFC 3339, UTC, nanoseconds.
     pub time: String,
     #[serde(rename = "type")]
@@ -131,11 +132,12 @@ impl Party {
 }
 
 impl<C: Serialize> Line<C> {
-    /// The line of an event whose local end belongs to `owner` and that `cause` explains.
+    /// The line of an event whose local end belongs to `owner` and that `cause` explains; for `id` see [`super::id`].
     #[must_use]
-    pub fn new(event: &Event, owner: &Owner, cause: C) -> Self {
+    pub fn new(id: String, event: &Event, owner: &Owner, cause: C) -> Self {
         Self {
             schema: SCHEMA,
+            id,
             time: rfc3339(event.time),
             kind: kind(event.what),
             node: None,

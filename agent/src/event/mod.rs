@@ -2,7 +2,8 @@
 //!
 //! * [`decode`]: from the record of the kernel side to a typed [`Event`]; every rule that turns raw numbers into a
 //!   statement is applied there ([`age`], [`idle`], [`connect`], [`bytes`]).
-//! * [`mod@line`]: the JSON form, `rstscope.v1`, with [`link`] for what belongs together; [`reason`]: a few words for the table.
+//! * [`mod@line`]: the JSON form, `rstscope.v1`, with [`link`] for what belongs together; [`id`]: what names a line;
+//!   [`reason`]: a few words for the table.
 //! * [`party`]: who an end of a connection belongs to.
 
 pub mod address;
@@ -12,6 +13,7 @@ pub mod connect;
 pub mod decode;
 pub mod errno;
 pub mod facts;
+pub mod id;
 pub mod idle;
 pub mod line;
 pub mod link;

@@ -1,6 +1,23 @@
 //! Who reads the result. One folder per sink.
+//!
+//! * [`encode`]: the line; [`filter`]: who wants it; [`outputs`]: a queue for each sink;
+//! * [`stdout`], [`file`]: written by a thread each ([`writer`]);
+//! * [`loki`], [`splunk`], [`otlp`]: sent by [`network`], from behind a [`spool`];
+//! * [`running`]: how sinks are told to end; [`fsync`]: when they wait for the medium.
 
+pub mod encode;
+pub mod file;
+pub mod filter;
+pub mod fsync;
+pub mod loki;
+pub mod network;
+pub mod otlp;
+pub mod outputs;
+pub mod running;
+pub mod splunk;
+pub mod spool;
 pub mod stdout;
+pub mod writer;
 
 use serde::{Serialize, Serializer};
 

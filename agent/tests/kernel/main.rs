@@ -12,12 +12,15 @@ mod api_server;
 mod cases;
 mod cgroups;
 mod crowd;
+mod daemon;
 mod descriptors;
 mod expect;
 mod netns;
 mod raw;
 mod relay;
 mod schema;
+#[path = "../servers/mod.rs"]
+mod servers;
 mod shared;
 mod sockets;
 mod times;

@@ -243,7 +243,7 @@ mod tests {
     fn a_row_says_where_the_story_begins_or_ends_as_far_as_there_is_room() {
         let event =
             Decoder::of_a_whole_kernel(&[]).decode(&Record { kind: kind::RESET_RECEIVED, ..Record::default() }, 0);
-        let seen = |chain: &[Link]| super::seen(&event, chain);
+        let seen = |chain: &[Link]| seen(&event, chain);
         let (near, far) = (link(Relation::FollowsFrom, 80, Some("gateway")), link(Relation::FollowsFrom, 8443, None));
         let app = link(Relation::LeadsTo, 50_000, Some("java"));
         assert_eq!(seen(&[]), "RST received");

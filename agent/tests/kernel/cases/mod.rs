@@ -15,6 +15,7 @@ mod pods;
 mod proxies;
 mod resets;
 mod scale;
+mod sinks;
 mod wrap;
 
 use crate::Case;
@@ -23,7 +24,8 @@ pub use wrap::CASES_AFTER_BOOT;
 
 /// Every case that any machine can run.
 pub fn all() -> Vec<Case> {
-    let others = [owner::CASES_OF_NAMES, pods::CASES, load::CASES_OF_THE_RING, command_line::CASES, scale::CASES];
+    let others =
+        [owner::CASES_OF_NAMES, pods::CASES, load::CASES_OF_THE_RING, command_line::CASES, scale::CASES, sinks::CASES];
     [resting_on_hooks(), others.concat()].concat()
 }
 

@@ -17,7 +17,6 @@ use crate::{
         Attributor, CgroupClue, Clues, ProcessClue,
         pods::{store::SOURCES, workers::Health},
     },
-    cli::{filter::Names, flags::TraceFlags},
     diagnosis::{Diagnosed, Diagnosis},
     event::{
         Event,
@@ -31,7 +30,7 @@ use crate::{
         older::Seeds,
         settle::{Settle, Settled},
     },
-    sinks::{AgentLine, Sink},
+    sinks::{AgentLine, Sink, filter::Filter},
 };
 
 /// What the reader sends.
@@ -45,6 +44,16 @@ pub enum Message {
     Loss(Loss),
 }
 
+/// What the pipeline is asked for.
+pub struct Asked {
+    /// Which finished events.
+    pub events: Filter,
+    /// At most so many.
+    pub count: Option<u64>,
+    /// How long a line may wait for names.
+    pub name_wait: Duration,
+}
+
 /// The stages behind the reader.
 pub struct Pipeline {
     sink: Box<dyn Sink + Send>,
@@ -54,7 +63,7 @@ pub struct Pipeline {
     decoder: Decoder,
     settle: Settle,
     naming: Naming,
-    names: Names,
+    wanted: Filter,
     /// How the pods' sources fared when it was last said.
     sources: [(Source, Health); SOURCES.len()],
     limit: Option<u64>,
@@ -79,7 +88,7 @@ enum Next {
 impl Pipeline {
     /// Arranges the stages.
     pub fn new(
-        flags: &TraceFlags,
+        asked: Asked,
         sink: Box<dyn Sink + Send>,
         seeds: Seeds,
         attributor: Attributor,
@@ -89,19 +98,19 @@ impl Pipeline {
         Self {
             sink,
             sources: attributor.sources(),
-            naming: Naming::new(flags.name_wait),
+            naming: Naming::new(asked.name_wait),
             seeds,
             attributor,
             diagnosis,
             decoder,
             settle: Settle::default(),
-            names: Names::new(flags),
-            limit: flags.count,
+            wanted: asked.events,
+            limit: asked.count,
             tally: Tally::default(),
         }
     }
 
-    /// Works until the reader has gone, `--count` is reached, or nobody reads standard output any more.
+    /// Works until the reader has gone, the limit is reached, or nobody reads standard output any more.
     ///
     /// # Errors
     ///
@@ -196,7 +205,7 @@ impl Pipeline {
     }
 
     fn write(&mut self, diagnosed: &Diagnosed) -> io::Result<Next> {
-        if !self.names.want(diagnosed) {
+        if !self.wanted.want(diagnosed) {
             self.tally.left_out += 1;
             return Ok(Next::More);
         }

@@ -1,0 +1,136 @@
+//! `rstscope run`: the stages in a row, and the sinks of a configuration, for as long as the node lives.
+
+pub mod settings;
+mod sinks;
+
+use std::{
+    fmt::Display,
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::interval,
+};
+
+use self::{
+    settings::{Effective, merge},
+    sinks::Sinks,
+};
+use super::{flags::RunFlags, stages::Stages};
+use crate::{
+    config::{Configuration, sink::SinkSettings, watch::Watch},
+    sinks::{
+        encode::Encoder,
+        outputs::{FanOut, Outputs},
+        stdout::closed::was_closed,
+    },
+};
+
+/// How often the configuration is looked at. Kubernetes takes up to a minute to bring a ConfigMap to the node.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Runs `run`.
+///
+/// # Errors
+///
+/// If the configuration is wrong, or the node cannot be traced; one sentence with the remedy.
+pub fn run(flags: &RunFlags) -> Result<ExitCode> {
+    let path = flags.config.clone();
+    let watch = Watch::new(path.clone());
+    let (configuration, Effective { flags, .. }) = load(&path)?;
+    if configuration.sinks.is_empty() {
+        bail!("{}: no sink, so nobody would see a line; add a section [sinks.NAME] with a `type`", path.display());
+    }
+    if was_closed() && configuration.sinks.values().any(|sink| matches!(sink, SinkSettings::Stdout(_))) {
+        bail!("standard output is closed, but a sink writes to it; leave it open or remove the sink");
+    }
+    let stages = Stages::prepare(&flags.follow)?;
+    let outputs = Outputs::default();
+    let mut sinks = Sinks::new(outputs.clone(), flags.spool.clone());
+    sinks.apply(&configuration.sinks)?;
+    let fan_out = FanOut::new(Encoder::new(flags.follow.tuning.node.clone(), flags.follow.facts), outputs);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+    let mut ended = None;
+    let followed = runtime.block_on(async {
+        let daemon = Daemon { watch, sinks: &mut sinks, agent: configuration.agent, ended: &mut ended };
+        stages.follow(Box::new(fan_out), daemon.end(&path)?).await
+    });
+    // What was seen before something failed is handed on all the same.
+    sinks.end(ended.unwrap_or_else(Instant::now) + flags.grace);
+    say(followed?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the configuration and merges it with this process's command line.
+fn load(path: &Path) -> Result<(Configuration, Effective)> {
+    let configuration = Configuration::read(path)?;
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let effective = merge(&arguments, path, &configuration)?;
+    Ok((configuration, effective))
+}
+
+/// A closed standard error is no reason to end.
+fn say(what: impl Display) {
+    let _unseen = writeln!(io::stderr(), "{what}");
+}
+
+/// What happens to a daemon beside events.
+struct Daemon<'a> {
+    watch: Watch,
+    sinks: &'a mut Sinks,
+    agent: toml::Table,
+    /// When it was told to end.
+    ended: &'a mut Option<Instant>,
+}
+
+impl<'a> Daemon<'a> {
+    /// Reloads when it is told to or the file changes, and ends on SIGTERM. Signals are watched for from now on.
+    fn end(mut self, path: &'a Path) -> Result<impl Future<Output = Result<()>> + 'a> {
+        let mut interrupt = signal(SignalKind::interrupt()).context("watching for Ctrl-C")?;
+        let mut terminate = signal(SignalKind::terminate()).context("watching for SIGTERM")?;
+        let mut hangup = signal(SignalKind::hangup()).context("watching for SIGHUP")?;
+        Ok(async move {
+            let mut look = interval(LOOK);
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => break,
+                    _ = terminate.recv() => break,
+                    _ = hangup.recv() => {
+                        self.sinks.reopen();
+                        self.watch.has_changed();
+                        self.reload(path);
+                    }
+                    _ = look.tick() => if self.watch.has_changed() { self.reload(path) },
+                }
+            }
+            *self.ended = Some(Instant::now());
+            Ok(())
+        })
+    }
+
+    /// A configuration that is wrong changes nothing.
+    fn reload(&mut self, path: &Path) {
+        let applied = load(path).and_then(|(configuration, _)| {
+            if configuration.sinks.is_empty() {
+                bail!("{}: no sink is left", path.display());
+            }
+            let changes = self.sinks.apply(&configuration.sinks)?;
+            Ok((changes, configuration.agent))
+        });
+        match applied {
+            Ok((changes, agent)) => {
+                let changes = if changes.is_empty() { "no sink changed".to_owned() } else { changes.join(", ") };
+                let restart = if agent == self.agent { "" } else { "; [agent] changed as well, which takes a restart" };
+                say(format_args!("rstscope: configuration read again: {changes}{restart}"));
+            }
+            Err(error) => {
+                say(format_args!("rstscope: the configuration is not taken, the old one stays in use: {error:#}"))
+            }
+        }
+    }
+}
