@@ -8,6 +8,7 @@ mod cgroup_handle;
 mod cgroup_mount;
 pub mod cgroup_path;
 mod cgroup_tree;
+pub mod conntrack;
 pub mod pods;
 mod process;
 mod remembered;
