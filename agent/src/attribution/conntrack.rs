@@ -96,7 +96,8 @@ impl Conntrack {
         if !is_known_to_one(from, to) || !self.can_be_asked(now) {
             return None;
         }
-        let answer = if self.is_still_late() || !self.rate.allows(now) { None } else { self.ask(Connection { from, to }) };
+        let answer =
+            if self.is_still_late() || !self.rate.allows(now) { None } else { self.ask(Connection { from, to }) };
         if answer.is_none() {
             self.left_out += 1;
         }
