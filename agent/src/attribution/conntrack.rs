@@ -27,7 +27,7 @@ use message::{Answer, Connection, Wrong};
 use socket::Socket;
 pub use socket::{PATIENCE, Place, Unable};
 
-/// Connections asked about in a second: each costs the thread that writes the lines some 20 µs.
+/// Connections asked about in a second: each costs the thread that writes the lines some tens of µs.
 const MOST_A_SECOND: u32 = 500;
 /// How long nobody tries again to open what could not be opened.
 const TRY_AGAIN: Duration = Duration::from_secs(60);

@@ -76,6 +76,21 @@ fn the_reply_comes_from_the_endpoint() {
     assert_eq!(found, Ok(Answer::Translated("[fd00:244:1::9]:8080".parse().unwrap())));
 }
 
+/// Recorded on Linux 6.18 after the endpoint's reset: a client at 10.77.0.1:42209 had asked for 10.96.0.10:80.
+#[test]
+#[cfg(target_endian = "little")]
+fn a_recorded_answer_names_the_endpoint() {
+    const RECORDED: &str = "d40000000001020007000000a30c0000020000003400018014000180080001000a4d0001080002000a60000a1c0002800500\
+        01000600000006000200a4e1000006000300005000003400028014000180080001000a4f0009080002000a4d00011c000280\
+        0500010006000000060002001f90000006000300a4e1000008000300000001ae080008000000000008000c00ddbcab9c0800\
+        0b00000000020800070000000009300004802c0001800500010008000000050002000a000000050003000a00000006000400\
+        230000000600050023000000";
+    let bytes: Vec<u8> =
+        (0..RECORDED.len()).step_by(2).map(|at| u8::from_str_radix(&RECORDED[at..at + 2], 16).unwrap()).collect();
+    let asked = connection("10.77.0.1:42209", "10.96.0.10:80");
+    assert_eq!(read(&bytes, asked, SEQUENCE), Ok(Answer::Translated("10.79.0.9:8080".parse().unwrap())));
+}
+
 #[test]
 fn another_port_alone_is_a_translation() {
     let found = read(&translated(asked(), "10.96.0.10:8080"), asked(), SEQUENCE);
