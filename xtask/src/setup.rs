@@ -47,6 +47,7 @@ pub fn perform(scope: Scope) -> Result<Tools> {
     linker::ensure(&tools)?;
     if scope != Scope::Build {
         system::ensure(&system::IP)?;
+        system::ensure(&system::NFT)?;
     }
     if scope == Scope::Kernels {
         system::ensure(&system::XZ)?;

@@ -8,11 +8,12 @@ mod cgroup_handle;
 mod cgroup_mount;
 pub mod cgroup_path;
 mod cgroup_tree;
+pub mod conntrack;
 pub mod pods;
 mod process;
 mod remembered;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ use crate::event::party::{Attribution, Cgroup, Container, Evidence, Owner, Pod, 
 use cgroup_mount::CgroupMount;
 use cgroup_path::ContainerRef;
 use cgroup_tree::CgroupTree;
+use conntrack::Conntrack;
 use pods::{
     cluster::PodAt,
     failure::Failure,
@@ -73,11 +75,19 @@ pub struct AttributionConfig {
     pub sources: Sources,
     /// This node's name, said of every pod found here.
     pub node: Option<String>,
+    /// The network namespace whose connection tracking is asked what stands behind an address; none is asked if unset.
+    pub conntrack: Option<PathBuf>,
 }
 
 impl Default for AttributionConfig {
     fn default() -> Self {
-        Self { proc_root: PathBuf::from("/proc"), cgroup_root: None, sources: Sources::default(), node: None }
+        Self {
+            proc_root: PathBuf::from("/proc"),
+            cgroup_root: None,
+            sources: Sources::default(),
+            node: None,
+            conntrack: None,
+        }
     }
 }
 
@@ -86,6 +96,7 @@ pub struct Attributor {
     processes: Processes,
     cgroups: CgroupTree,
     pods: Workers,
+    conntrack: Option<Conntrack>,
     /// When a container without a name was met.
     first_seen: Remembered<String, Instant>,
     /// Whose name did not come in time.
@@ -183,6 +194,22 @@ impl Attributor {
         }
     }
 
+    /// The endpoint behind `to`, if that is another, for a connection that `from` opened.
+    pub fn backend(&mut self, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
+        self.conntrack.as_mut()?.endpoint(from, to)
+    }
+
+    /// How many connections the connection tracking was not asked about in time since this was called last.
+    pub fn take_unasked(&mut self) -> u64 {
+        self.conntrack.as_mut().map_or(0, Conntrack::take_left_out)
+    }
+
+    /// How the connection tracking fares, if it is to be asked.
+    #[must_use]
+    pub fn conntrack(&self) -> Option<conntrack::State> {
+        self.conntrack.as_ref().map(Conntrack::state)
+    }
+
     /// Names what can be named by now. False if a name is missing that may still come; it has been asked for.
     pub fn complete(&mut self, owner: &mut Owner) -> bool {
         self.name(owner, Instant::now());
@@ -202,6 +229,7 @@ impl Attributor {
             cgroups: CgroupTree::new(config.cgroup_root.as_deref(), &config.proc_root, now),
             processes: Processes::new(config.proc_root),
             pods: Workers::start(config.sources)?,
+            conntrack: config.conntrack.map(Conntrack::start).transpose()?,
             first_seen: Remembered::new(KEEP_NAMES, MOST_UNNAMED),
             given_up: Remembered::new(HOPELESS, MOST_UNNAMED),
             node: config.node,
@@ -239,6 +267,7 @@ impl Attributor {
             workload: None,
             service: None,
             node: None,
+            backend: None,
             cgroup: cgroup.map(|clue| Cgroup {
                 id: clue.id,
                 path: path.as_deref().map(str::to_owned),

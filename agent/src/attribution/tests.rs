@@ -43,6 +43,7 @@ impl Node {
             cgroup_root: Some(self.path("cgroup")),
             sources: Sources { logs: Some(self.path("log/pods")), ..Sources::default() },
             node: Some("node-7".into()),
+            conntrack: None,
         };
         let mut attributor = Attributor::new_at(config, now).unwrap();
         // As on the host, wherever these tests run.
@@ -151,7 +152,7 @@ fn unreadable_clues_are_repeated_as_they_are() {
         proc_root: nowhere.clone(),
         cgroup_root: Some(nowhere.clone()),
         sources: Sources { logs: Some(nowhere), ..Sources::default() },
-        node: None,
+        ..AttributionConfig::default()
     };
     let clues = Clues {
         process: Some(ProcessClue { pid: 1, start_boottime_ns: 1, comm: "a\u{1b}[31m".into() }),

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     attribution::{
         Attributor,
+        conntrack::{Place, State, Unable},
         pods::{store::SOURCES, workers::Health},
     },
     event::party::Source,
@@ -182,7 +183,54 @@ fn places(tuning: &Tuning) -> Result<Vec<Check>> {
     if tuning.pods.cluster_watch {
         checks.push(cluster(&attributor));
     }
+    checks.push(conntrack(&attributor));
     Ok(checks)
+}
+
+/// Who knows which endpoint stands behind a Service's address.
+fn conntrack(attributor: &Attributor) -> Check {
+    const NAME: &str = "connection tracking";
+    const NO_ENTRY: &str = "run it with hostNetwork: true, or add CAP_SYS_ADMIN and CAP_SYS_PTRACE; else the endpoint \
+                            behind a Service's address is not named";
+    let Some(state) = conntrack_state(attributor) else { return Check::ok(NAME, "not asked: --no-conntrack") };
+    match state {
+        State::Asked(Place::Wanted(namespace)) => Check::ok(NAME, format!("asked in {}", namespace.display())),
+        State::Asked(Place::Own { instead_of, why }) | State::Unable(_, Place::Own { instead_of, why }) => {
+            let found = format!("the host's is out of reach, {} cannot be entered: {why}", instead_of.display());
+            Check::warning(NAME, found, NO_ENTRY)
+        }
+        State::Unable(Unable::NoTracking, _) => {
+            Check::ok(NAME, "not asked: nf_conntrack is not in use, so nothing is translated by it")
+        }
+        State::Unable(Unable::NoInterface, _) => Check::warning(
+            NAME,
+            "cannot be asked: the kernel has nf_conntrack without nf_conntrack_netlink",
+            "modprobe nf_conntrack_netlink; else the endpoint behind a Service's address is not named",
+        ),
+        State::Unable(Unable::NoRight, _) => Check::warning(
+            NAME,
+            "must not be asked: CAP_NET_ADMIN is missing",
+            "add CAP_NET_ADMIN; else the endpoint behind a Service's address is not named",
+        ),
+        State::Unable(Unable::Other(why), _) => Check::warning(
+            NAME,
+            format!("cannot be asked: {why}"),
+            "the endpoint behind a Service's address is not named",
+        ),
+        State::Opening => Check::warning(
+            NAME,
+            format!("has not answered in {} s", SOURCES_LIMIT.as_secs()),
+            "the endpoint behind a Service's address is not named until it does",
+        ),
+    }
+}
+
+fn conntrack_state(attributor: &Attributor) -> Option<State> {
+    let deadline = Instant::now() + SOURCES_LIMIT;
+    while attributor.conntrack() == Some(State::Opening) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    attributor.conntrack()
 }
 
 fn cluster(attributor: &Attributor) -> Check {

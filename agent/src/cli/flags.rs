@@ -292,9 +292,23 @@ pub struct Tuning {
     /// Where the host's cgroup v2 is mounted [default: found in /proc/self/mountinfo]
     #[arg(long, value_name = "DIR", help_heading = "Tuning")]
     pub cgroup_root: Option<PathBuf>,
+    /// Do not ask the kernel's connection tracking which endpoint stands behind a Service's address
+    #[arg(long, help_heading = "Tuning")]
+    pub no_conntrack: bool,
+    /// The network namespace whose connection tracking is asked [default: that of PID 1].
+    #[arg(long, value_name = "FILE", hide = true, conflicts_with = "no_conntrack")]
+    pub conntrack_netns: Option<PathBuf>,
     /// Who names pods.
     #[command(flatten)]
     pub pods: PodFlags,
+}
+
+impl Tuning {
+    /// The network namespace whose connection tracking is asked: the host's, where kube-proxy translates.
+    pub fn conntrack(&self) -> Option<PathBuf> {
+        let namespace = || self.conntrack_netns.clone().unwrap_or_else(|| self.proc_root.join("1/ns/net"));
+        (!self.no_conntrack).then(namespace)
+    }
 }
 
 /// Flags of `doctor`.

@@ -51,6 +51,7 @@ impl Decoder {
             tcp: self.tcp(record),
             local: endpoint(&record.tuple.local, record.tuple.local_port),
             peer: endpoint(&record.tuple.peer, record.tuple.peer_port),
+            backend: None,
             netns: (record.tuple.netns != 0).then_some(record.tuple.netns),
             owner: (known && record.connection.owner.tgid != 0).then_some(record.connection.owner),
             cgroup: cgroup(record),

@@ -9,7 +9,7 @@ use super::{
     Endpoint, Event, Facts, Idle, Millis, Role, Socket, Tcp, What,
     address::{Scope, scope},
     link::{Link, LinkLine},
-    party::{Attribution, Cgroup, Container, Owner, Pod, Process, Service, Workload},
+    party::{Attribution, Backend, Cgroup, Container, Owner, Pod, Process, Service, Workload},
 };
 
 /// Name of the schema; changes only when a key changes its meaning.
@@ -117,6 +117,8 @@ pub(super) struct Party {
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    backend: Option<Box<Backend>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     cgroup: Option<Cgroup>,
     #[serde(skip_serializing_if = "Option::is_none")]
     attribution: Option<Attribution>,
@@ -178,7 +180,11 @@ impl<C: Serialize> Line<C> {
     #[must_use]
     pub fn of_connection(self, id: &str, event: &Event, twin: Option<Twin<'_>>, chain: &[Link]) -> Self {
         let peer = match twin {
-            Some(twin) => Party { scope: self.peer.scope, ..party(&event.peer, Some(twin.owner), twin.event.netns) },
+            Some(twin) => Party {
+                scope: self.peer.scope,
+                backend: self.peer.backend,
+                ..party(&event.peer, Some(twin.owner), twin.event.netns)
+            },
             None => self.peer,
         };
         let other_end = twin.map(|Twin { event, cause, .. }| OtherEnd {
@@ -239,6 +245,7 @@ pub(super) fn party(endpoint: &Endpoint, owner: Option<&Owner>, netns: Option<u3
         workload: owner.workload,
         service: owner.service,
         node: owner.node,
+        backend: owner.backend,
         cgroup: owner.cgroup,
         attribution: owner.attribution,
         netns,

@@ -21,7 +21,7 @@ pub mod millis;
 pub mod party;
 pub mod reason;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use agent_common::connection::Task;
 use jiff::Timestamp;
@@ -156,6 +156,8 @@ pub struct Event {
     pub local: Endpoint,
     /// The other end.
     pub peer: Endpoint,
+    /// The endpoint that the peer's address stands for, if that is another: decoding leaves it open.
+    pub backend: Option<SocketAddr>,
     /// Inode number of the network namespace.
     pub netns: Option<u32>,
     /// The process that uses the socket, if it was seen.

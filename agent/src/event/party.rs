@@ -29,6 +29,9 @@ pub struct Owner {
     /// The node that has the address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// The endpoint that the address stands for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<Box<Backend>>,
     /// The cgroup v2 directory the kernel had on record for the socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<Cgroup>,
@@ -54,6 +57,24 @@ pub struct Service {
     pub namespace: String,
     /// Its name.
     pub name: String,
+}
+
+/// The endpoint that the kernel translated an address to, such as a Service's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Backend {
+    /// Its address.
+    pub ip: String,
+    /// Its port.
+    pub port: u16,
+    /// The pod that has the address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Pod>,
+    /// What made the pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload: Option<Workload>,
+    /// The node that has the address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 /// Where the names of an [`Owner`] come from.

@@ -37,6 +37,11 @@ impl Netns {
         self.file.metadata().expect("an open namespace").ino()
     }
 
+    /// Where other programs find it, while this one runs.
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
+    }
+
     /// Runs `work` inside. Sockets it makes belong to the namespace wherever they are used later.
     pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let file = self.file.try_clone().expect("a second descriptor");
@@ -66,8 +71,7 @@ impl Netns {
 
     /// Joins it to `other` by a veth pair: here `name` with `address`, there `peer_name` with `peer_address` if given.
     pub fn join(&self, name: &str, address: &str, other: &Self, peer_name: &str, peer_address: Option<&str>) {
-        let target = format!("/proc/{}/fd/{}", std::process::id(), other.file.as_raw_fd());
-        self.ip(&format!("link add {name} type veth peer name {peer_name} netns {target}"));
+        self.ip(&format!("link add {name} type veth peer name {peer_name} netns {}", other.path()));
         self.ip(&format!("addr add {address} dev {name}"));
         self.ip(&format!("link set {name} up"));
         if let Some(address) = peer_address {

@@ -24,6 +24,10 @@ pub const C_LINKER: SystemProgram =
 pub const IP: SystemProgram =
     SystemProgram { name: "ip", purpose: "`ip` for the kernel tests", packages: &["iproute2"] };
 
+/// The kernel tests have addresses translated, as kube-proxy does it.
+pub const NFT: SystemProgram =
+    SystemProgram { name: "nft", purpose: "`nft` for the kernel tests", packages: &["nftables"] };
+
 /// Kernel modules are compressed with it.
 pub const XZ: SystemProgram = SystemProgram { name: "xz", purpose: "`xz` for kernel modules", packages: &["xz-utils"] };
 

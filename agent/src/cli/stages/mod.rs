@@ -207,6 +207,7 @@ pub fn attribution(tuning: &Tuning) -> Result<AttributionConfig> {
         cgroup_root: tuning.cgroup_root.clone(),
         sources,
         node: tuning.node.clone(),
+        conntrack: tuning.conntrack(),
     })
 }
 

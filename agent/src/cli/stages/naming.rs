@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -11,7 +12,7 @@ use crate::{
     event::{
         Event,
         address::{Scope, scope},
-        party::Owner,
+        party::{Backend, Owner},
     },
 };
 
@@ -82,10 +83,12 @@ impl Naming {
 /// Names both ends as far as possible; whether nothing is missing that may come.
 fn is_complete(line: &mut Diagnosed, attributor: &mut Attributor) -> bool {
     let own = attributor.complete(&mut line.owner);
+    let backend = line.event.backend.map(|backend| Box::new(named(backend, &line.event, attributor)));
     let Some(other) = &mut line.other else {
-        line.peer = peer(&line.event, attributor);
+        line.peer = Owner { backend, ..peer(&line.event, attributor) };
         return own;
     };
+    line.peer.backend = backend;
     own & attributor.complete(&mut other.owner)
 }
 
@@ -94,7 +97,17 @@ fn peer(event: &Event, attributor: &Attributor) -> Owner {
     if scope(event.peer.ip) == Scope::Loopback {
         return Owner::default();
     }
-    let age = event.age.map(|age| jiff::SignedDuration::from_micros((age.millis.0 * 1000.0) as i64));
-    let began = age.and_then(|age| event.time.checked_sub(age).ok());
-    attributor.peer(event.peer.ip, event.peer.port, began)
+    attributor.peer(event.peer.ip, event.peer.port, began(event))
+}
+
+/// The endpoint behind the peer's address, and whose it is.
+fn named(endpoint: SocketAddr, event: &Event, attributor: &Attributor) -> Backend {
+    let (ip, port) = (endpoint.ip(), endpoint.port());
+    let Owner { pod, workload, node, .. } = attributor.peer(ip, Some(port), began(event));
+    Backend { ip: ip.to_string(), port, pod, workload, node }
+}
+
+fn began(event: &Event) -> Option<jiff::Timestamp> {
+    let age = event.age.map(|age| jiff::SignedDuration::from_micros((age.millis.0 * 1000.0) as i64))?;
+    event.time.checked_sub(age).ok()
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    net::SocketAddr,
     sync::mpsc::{Receiver, RecvTimeoutError},
     time::{Duration, Instant},
 };
@@ -19,7 +20,7 @@ use crate::{
     },
     diagnosis::{Diagnosed, Diagnosis},
     event::{
-        Event,
+        Endpoint, Event, Role, What,
         decode::Decoder,
         facts::comm,
         party::{Owner, Source},
@@ -178,6 +179,7 @@ impl Pipeline {
                 self.attributor.rescan();
                 rescan = Instant::now();
                 self.tell_sources()?;
+                self.tell_unasked()?;
             }
         }
     }
@@ -201,7 +203,17 @@ impl Pipeline {
         let mut event = self.decoder.decode(&settled.record, clock::realtime_offset_ns());
         event.facts.data_without_reader = settled.data_without_reader;
         let owner = self.attributor.attribute(&clues(&event));
+        event.backend = self.backend(&event);
         (event, owner)
+    }
+
+    /// Asked for at once, since the kernel soon forgets a connection that has ended.
+    fn backend(&mut self, event: &Event) -> Option<SocketAddr> {
+        if event.role != Role::Client || event.what == What::Closed {
+            return None;
+        }
+        let address = |end: Endpoint| Some(SocketAddr::new(end.ip, end.port?));
+        self.attributor.backend(address(event.local)?, address(event.peer)?)
     }
 
     fn write(&mut self, diagnosed: &Diagnosed) -> io::Result<Next> {
@@ -230,7 +242,15 @@ impl Pipeline {
         self.sink.agent(&AgentLine { pod_sources: sources.into(), ..AgentLine::new("pod_sources") })
     }
 
+    fn tell_unasked(&mut self) -> io::Result<()> {
+        match self.attributor.take_unasked() {
+            0 => Ok(()),
+            count => self.loss(&Loss { cause: "backend_not_asked", count, by_cpu: BTreeMap::new() }),
+        }
+    }
+
     fn stop(&mut self) -> io::Result<()> {
+        self.tell_unasked()?;
         self.sink.agent(&AgentLine { lines: Some(self.tally.lines()), ..AgentLine::new("stop") })?;
         self.sink.flush()
     }

@@ -1,6 +1,7 @@
 //! The cases, by what they are about.
 
 mod after_close;
+mod backends;
 mod causes;
 mod chains;
 mod command_line;
@@ -20,6 +21,7 @@ mod wrap;
 
 use crate::Case;
 
+pub use backends::CASES as CASES_WITH_TRANSLATION;
 pub use wrap::CASES_AFTER_BOOT;
 
 /// Every case that any machine can run.

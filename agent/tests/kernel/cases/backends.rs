@@ -1,0 +1,124 @@
+//! The endpoint behind a Service's address, where the kernel translates it as kube-proxy has it do.
+
+use std::{
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::{Command, Stdio},
+};
+
+use crate::{
+    Case,
+    agent::Agent,
+    expect::{absent, is},
+    netns::Netns,
+    sockets::{connect_nonblocking, linger_zero},
+};
+
+pub const CASES: &[Case] = &[
+    ("backend_of_a_service_is_named", named),
+    ("backend_of_a_service_is_named_for_ipv6", named_for_ipv6),
+    ("backend_that_never_answered_is_named", unanswered),
+    ("backend_is_not_made_up_without_translation", untranslated),
+];
+
+/// A node's rules for two Services; what the second one's endpoint answers is lost.
+const RULES: &str = "
+    table ip services {
+        chain prerouting {
+            type nat hook prerouting priority dstnat;
+            ip daddr 10.96.0.10 tcp dport 80 dnat to 10.79.0.9:8080
+            ip daddr 10.96.0.11 tcp dport 80 dnat to 10.79.0.9:8081
+        }
+        chain output {
+            type filter hook output priority filter;
+            ip saddr 10.79.0.9 tcp sport 8081 drop
+        }
+    }
+    table ip6 services {
+        chain prerouting {
+            type nat hook prerouting priority dstnat;
+            ip6 daddr fd00:96::10 tcp dport 80 dnat to [fd00:79::9]:8080
+        }
+    }";
+
+/// A pod's namespace, behind that of its node, which has the endpoints' addresses too, and an agent that asks there.
+fn cluster() -> (Netns, Netns, Agent) {
+    let (pod, node) = (Netns::new(), Netns::new());
+    pod.join("eth0", "10.77.0.1/24", &node, "pod0", Some("10.77.0.254/24"));
+    pod.ip("route add default via 10.77.0.254");
+    node.ip("addr add 10.79.0.9/32 dev lo");
+    pod.ip("addr add fd00:77::1/64 dev eth0 nodad");
+    node.ip("addr add fd00:77::fe/64 dev pod0 nodad");
+    pod.ip("route add default via fd00:77::fe");
+    node.ip("addr add fd00:79::9/128 dev lo");
+    node.run(|| nft(RULES));
+    let agent = Agent::start(&["--conntrack-netns", &node.path()]);
+    (pod, node, agent)
+}
+
+fn nft(rules: &str) {
+    let mut child = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().expect("nft (nftables) runs");
+    let mut input = child.stdin.take().expect("stdin is piped");
+    std::io::Write::write_all(&mut input, rules.as_bytes()).expect("nft reads");
+    drop(input);
+    assert!(child.wait().expect("nft ends").success(), "nft refuses the rules");
+}
+
+/// The pod connects to one address, another accepts and resets; returns the port of the client's end.
+fn reset(pod: &Netns, node: &Netns, asked: &str, endpoint: &str) -> u16 {
+    let (asked, endpoint): (SocketAddr, SocketAddr) = (asked.parse().unwrap(), endpoint.parse().unwrap());
+    let listener = node.run(move || TcpListener::bind(endpoint).expect("a listener"));
+    let client = pod.run(move || TcpStream::connect(asked).expect("a connection"));
+    let (server, _) = listener.accept().expect("accepted");
+    linger_zero(&server);
+    drop(server);
+    client.local_addr().expect("bound").port()
+}
+
+fn named() {
+    let (pod, node, mut agent) = cluster();
+    let port = reset(&pod, &node, "10.96.0.10:80", "10.79.0.9:8080");
+    let line = agent.reset(&pod, "received", port);
+    is(&line, "/role", "client");
+    is(&line, "/peer/ip", "10.96.0.10");
+    is(&line, "/peer/port", 80);
+    is(&line, "/peer/backend/ip", "10.79.0.9");
+    is(&line, "/peer/backend/port", 8080);
+    // What the kernel said is what the other end's own socket says.
+    is(&line, "/connection/other_end/ip", "10.79.0.9");
+    is(&line, "/connection/other_end/port", 8080);
+    let sent = agent.reset(&node, "sent", 8080);
+    is(&sent, "/peer/ip", "10.77.0.1");
+    absent(&sent, "/peer/backend");
+}
+
+fn named_for_ipv6() {
+    let (pod, node, mut agent) = cluster();
+    let port = reset(&pod, &node, "[fd00:96::10]:80", "[fd00:79::9]:8080");
+    let line = agent.reset(&pod, "received", port);
+    is(&line, "/peer/ip", "fd00:96::10");
+    is(&line, "/peer/backend/ip", "fd00:79::9");
+    is(&line, "/peer/backend/port", 8080);
+}
+
+fn unanswered() {
+    let (pod, node, mut agent) = cluster();
+    let _listener = node.run(|| TcpListener::bind("10.79.0.9:8081").expect("a listener"));
+    drop(pod.run(|| connect_nonblocking("10.96.0.11:80".parse().unwrap())));
+    let line = agent.connect_failure(&pod, 80);
+    is(&line, "/facts/connect_failure", "abandoned");
+    is(&line, "/peer/ip", "10.96.0.11");
+    is(&line, "/peer/backend/ip", "10.79.0.9");
+    is(&line, "/peer/backend/port", 8081);
+}
+
+/// Neither for a connection to the endpoint itself, nor where another namespace is asked, nor where none is.
+fn untranslated() {
+    let (pod, node, mut agent) = cluster();
+    let port = reset(&pod, &node, "10.79.0.9:8080", "10.79.0.9:8080");
+    absent(&agent.reset(&pod, "received", port), "/peer/backend");
+    for flags in [&["--conntrack-netns", "/proc/self/ns/net"][..], &["--no-conntrack"]] {
+        let mut agent = Agent::start(flags);
+        let port = reset(&pod, &node, "10.96.0.10:80", "10.79.0.9:8080");
+        absent(&agent.reset(&pod, "received", port), "/peer/backend");
+    }
+}
