@@ -30,7 +30,7 @@ impl LineIds {
     }
 
     /// The next id.
-    pub fn next(&mut self) -> String {
+    pub fn give(&mut self) -> String {
         let number = self.next;
         self.next += 1;
         format!("{}-{number}", self.run)
@@ -44,7 +44,7 @@ mod tests {
     #[test]
     fn no_two_lines_of_two_agents_of_one_boot_have_the_same_id() {
         let (mut first, mut second) = (LineIds::of_this_run(), LineIds::of_this_run());
-        let ids = [first.next(), first.next(), second.next(), second.next()];
+        let ids = [first.give(), first.give(), second.give(), second.give()];
         let boot = |id: &str| id.split('-').next().map(str::to_owned);
         assert!(ids.iter().all(|id| boot(id) == boot(&ids[0])), "{ids:?}");
         let mut unique = ids.to_vec();

@@ -65,7 +65,7 @@ fn size(text: &str) -> Result<u64, String> {
 
 impl fmt::Display for Size {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = UNITS[..3].iter().rev().find(|(_, unit)| self.0 > 0 && self.0 % unit == 0);
+        let unit = UNITS[..3].iter().rev().find(|(_, unit)| self.0 > 0 && self.0.is_multiple_of(*unit));
         match unit {
             Some((name, unit)) => write!(formatter, "{}{name}", self.0 / unit),
             None => write!(formatter, "{}B", self.0),

@@ -72,7 +72,7 @@ impl Encoder {
     /// If `out` takes it not.
     pub fn event(&mut self, diagnosed: &Diagnosed, out: impl Write) -> io::Result<()> {
         let Diagnosed { event, owner, cause, other, peer, connection, chain } = diagnosed;
-        let line = Line::new(self.ids.next(), event, owner, cause);
+        let line = Line::new(self.ids.give(), event, owner, cause);
         let mut line = line.to_peer(event, peer).on_node(self.node.as_deref());
         if let Some(id) = connection {
             let twin =
@@ -105,7 +105,7 @@ impl Encoder {
     }
 
     fn framed(&mut self, kind: &'static str, body: impl Serialize, out: impl Write) -> io::Result<()> {
-        let (id, time) = (self.ids.next(), rfc3339(jiff::Timestamp::now()));
+        let (id, time) = (self.ids.give(), rfc3339(jiff::Timestamp::now()));
         let line = Framed { schema: SCHEMA, id, time, kind, node: self.node.as_deref(), body };
         Ok(serde_json::to_writer(out, &line)?)
     }

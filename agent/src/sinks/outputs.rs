@@ -134,7 +134,7 @@ impl FanOut {
         Self { encoder, outputs, told: Instant::now() }
     }
 
-    fn to_all(&mut self, encode: impl FnOnce(&mut Encoder, &mut Vec<u8>) -> io::Result<()>) -> io::Result<()> {
+    fn send_to_all(&mut self, encode: impl FnOnce(&mut Encoder, &mut Vec<u8>) -> io::Result<()>) -> io::Result<()> {
         let mut line = Vec::new();
         encode(&mut self.encoder, &mut line)?;
         let line = Line::from(line);
@@ -197,13 +197,13 @@ impl Sink for FanOut {
     }
 
     fn loss(&mut self, loss: &Loss) -> io::Result<()> {
-        self.to_all(|encoder, line| encoder.loss(loss, None, line))
+        self.send_to_all(|encoder, line| encoder.loss(loss, None, line))
     }
 
     fn agent(&mut self, agent: &AgentLine) -> io::Result<()> {
         // What was lost until now belongs before the last line.
         self.tell_losses()?;
-        self.to_all(|encoder, line| encoder.agent(agent, line))
+        self.send_to_all(|encoder, line| encoder.agent(agent, line))
     }
 
     fn flush(&mut self) -> io::Result<()> {

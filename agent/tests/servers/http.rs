@@ -108,8 +108,6 @@ impl<R: Rules> Server<R> {
 
     fn stop(&mut self) {
         self.shared.stopped.store(true, Ordering::SeqCst);
-        // Wakes the one that accepts.
-        let _woken = TcpStream::connect(self.address);
         if let Some(thread) = self.thread.take() {
             thread.join().expect("the server's thread does not panic");
         }
@@ -127,12 +125,15 @@ impl<R: Rules> Drop for Server<R> {
 
 fn serve<R: Rules>(listener: TcpListener, shared: &Arc<Shared<R>>) -> JoinHandle<()> {
     let shared = Arc::clone(shared);
+    // Polled, because whoever stops it may be in another network namespace and could not wake it by a connection.
+    listener.set_nonblocking(true).expect("a listener can be polled");
     std::thread::spawn(move || {
-        for connection in listener.incoming() {
-            if shared.stopped.load(Ordering::SeqCst) {
-                return;
-            }
-            let Ok(connection) = connection else { continue };
+        while !shared.stopped.load(Ordering::SeqCst) {
+            let Ok((connection, _)) = listener.accept() else {
+                std::thread::sleep(Duration::from_millis(5));
+                continue;
+            };
+            connection.set_nonblocking(false).expect("a connection can wait");
             shared.connections.lock().unwrap().extend(connection.try_clone());
             let shared = Arc::clone(&shared);
             std::thread::spawn(move || converse(&connection, &shared));

@@ -87,7 +87,7 @@ fn retry_after_is_obeyed() {
 fn one_line_that_is_refused_costs_only_itself() {
     let spools = tempfile::tempdir().unwrap();
     let server = Server::start(Loki { refused_text: Some("poison".to_owned()), ..Loki::default() });
-    let mut feed = Feed::start("poison", &configuration(&server.url(), ""), spools.path());
+    let mut feed = Feed::start("bad", &configuration(&server.url(), ""), spools.path());
     let mut sent = feed.send(30, "good");
     feed.send(1, "poison");
     sent.extend(feed.send(30, "good"));

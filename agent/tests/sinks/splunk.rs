@@ -88,7 +88,7 @@ fn lines_are_kept_until_they_are_indexed() {
 fn one_line_that_is_refused_costs_only_itself() {
     let spools = tempfile::tempdir().unwrap();
     let server = server(Splunk { refused_text: Some("poison".to_owned()), ..Splunk::default() });
-    let mut feed = start(&server, "poison", "", spools.path());
+    let mut feed = start(&server, "bad", "", spools.path());
     let mut sent = feed.send(30, "good");
     feed.send(1, "poison");
     sent.extend(feed.send(30, "good"));

@@ -58,10 +58,9 @@ impl Spool {
             self.sync_writing()?;
         }
         self.writing = None;
-        if let Some(empty) = self.segments.pop_back_if(|last| last.first == last.end) {
-            if empty.path != segment.path {
-                let _left = self.disk.remove(&empty.path);
-            }
+        let empty = self.segments.pop_back_if(|last| last.first == last.end);
+        if let Some(empty) = empty.filter(|empty| empty.path != segment.path) {
+            let _left = self.disk.remove(&empty.path);
         }
         let file = self.disk.open(&segment.path)?;
         // Of one that could not be cut off, anything may be left.

@@ -29,6 +29,10 @@ enum Step {
 struct Recording(Arc<Mutex<Vec<Step>>>);
 
 impl Recording {
+    fn steps(&self) -> Vec<Step> {
+        self.0.lock().unwrap().clone()
+    }
+
     fn note(&self, step: Step) {
         self.0.lock().unwrap().push(step);
     }
@@ -100,8 +104,7 @@ fn history() -> Vec<Step> {
             }
         }
     }
-    let steps = recording.0.lock().unwrap().clone();
-    steps
+    recording.steps()
 }
 
 /// Opens what is there after `steps`, as the next agent does.
