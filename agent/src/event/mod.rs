@@ -84,7 +84,7 @@ pub struct Endpoint {
 impl std::fmt::Display for Endpoint {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.port {
-            Some(port) => std::net::SocketAddr::new(self.ip, port).fmt(formatter),
+            Some(port) => SocketAddr::new(self.ip, port).fmt(formatter),
             None => self.ip.fmt(formatter),
         }
     }

@@ -89,10 +89,8 @@ impl Rules for Loki {
         if self.tenant.is_some() && header("x-scope-orgid") != self.tenant {
             return Response::new(401, "no org id");
         }
-        if let Some(token) = &self.token {
-            if header("authorization") != Some(format!("Bearer {token}")) {
-                return Response::new(401, "unauthorized");
-            }
+        if self.token.as_ref().is_some_and(|token| header("authorization") != Some(format!("Bearer {token}"))) {
+            return Response::new(401, "unauthorized");
         }
         if self.most_bytes.is_some_and(|most| request.body.len() > most) {
             return Response::new(413, "request_body_too_large");
