@@ -46,7 +46,9 @@ impl Splunk {
             Value::Object(event) if event.is_empty() => return Some(13),
             _ => {}
         }
-        if !object["time"].is_number() || !["host", "source", "sourcetype"].iter().all(|key| object[*key].is_string()) {
+        // All of them may be left out: a sender that has no name for its host leaves that to Splunk.
+        let is_text = |key: &&str| object.get(key).is_none_or(Value::is_string);
+        if !object["time"].is_number() || !["host", "source", "sourcetype"].iter().all(is_text) {
             return Some(6);
         }
         let flat = |value: &Value| !value.is_object() && !value.is_array();
