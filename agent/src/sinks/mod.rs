@@ -1,7 +1,7 @@
 //! Who reads the result. One folder per sink.
 //!
 //! * [`encode`]: the line; [`filter`]: who wants it; [`outputs`]: a queue for each sink;
-//! * [`stdout`], [`file`]: written by a thread each ([`writer`]);
+//! * [`stdout`], [`mod@file`]: written by a thread each ([`writer`]);
 //! * [`loki`], [`splunk`], [`otlp`]: sent by [`network`], from behind a [`spool`];
 //! * [`running`]: how sinks are told to end; [`fsync`]: when they wait for the medium.
 

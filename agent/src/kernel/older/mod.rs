@@ -3,10 +3,10 @@
 //! After the hooks are attached, so that no connection falls between: one that begins meanwhile is a hook's, and what a
 //! hook has learned goes before what is found here.
 //!
-//! * [`iterator`]: the kernel walks over every open file and notes the holders in its own table. Best, because it sees
+//! * `iterator`: the kernel walks over every open file and notes the holders in its own table. Best, because it sees
 //!   all network namespaces at once, needs no more rights than tracing does, and knows the holder's cgroup.
-//! * [`netlink`] and [`holders`]: where the kernel refuses that, or would walk over a part of the processes only, the
-//!   sockets come from sock_diag and their holders from `/proc`; [`seeds`] keeps what was found and completes records.
+//! * `netlink` and `holders`: where the kernel refuses that, or would walk over a part of the processes only, the
+//!   sockets come from sock_diag and their holders from `/proc`; `seeds` keeps what was found and completes records.
 
 mod holders;
 mod iterator;

@@ -36,7 +36,7 @@ use crate::settings::{Wrong, secret::Secret};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LokiSettings {
-    /// Its address, without the path of the push API: https://loki.example:3100
+    /// Its address, without the path of the push API: `https://loki.example:3100`
     pub url: String,
     /// The tenant, for X-Scope-OrgID.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,6 +1,6 @@
 //! OTLP over HTTP, logs as JSON: `POST /v1/logs` (OpenTelemetry protocol specification).
 //!
-//! Each line is a log record with an event name, its JSON as the body, and its facts as attributes ([`record`]). Answers mean
+//! Each line is a log record with an event name, its JSON as the body, and its facts as attributes (`record`). Answers mean
 //! what the specification says: only 429, 502, 503 and 504 are tried again, and a partial success never is.
 
 mod record;
@@ -35,7 +35,7 @@ use crate::settings::{Wrong, secret::Secret};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OtlpSettings {
-    /// Its address, without the path: http://collector.example:4318
+    /// Its address, without the path: `http://collector.example:4318`
     pub url: String,
     /// Attributes of the resource beside `service.name` and `host.name`, such as `k8s.cluster.name`.
     #[serde(default)]

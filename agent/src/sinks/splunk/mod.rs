@@ -33,7 +33,7 @@ use crate::settings::{Wrong, secret::Secret, units::Time};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SplunkSettings {
-    /// Its address, without the path of the collector: https://splunk.example:8088
+    /// Its address, without the path of the collector: `https://splunk.example:8088`
     pub url: String,
     /// The token of the collector.
     pub token: Secret,
