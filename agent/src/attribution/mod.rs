@@ -28,8 +28,9 @@ use conntrack::Conntrack;
 use pods::{
     cluster::PodAt,
     failure::Failure,
+    health::Health,
     store::SOURCES,
-    workers::{Health, Sources, Workers},
+    workers::{Sources, Workers},
 };
 use process::{ProcessFacts, Processes};
 use remembered::{KEEP_NAMES, Remembered};

@@ -19,7 +19,7 @@ use crate::{
     attribution::{
         Attributor,
         conntrack::{Place, State, Unable},
-        pods::{store::SOURCES, workers::Health},
+        pods::{health::Health, store::SOURCES},
     },
     event::party::Source,
     kernel::{

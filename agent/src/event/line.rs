@@ -6,10 +6,11 @@
 use serde::Serialize;
 
 use super::{
-    Endpoint, Event, Facts, Idle, Millis, Role, Socket, Tcp, What,
-    address::{Scope, scope},
+    Event, Facts, Idle, Millis, Role, Socket, Tcp,
+    address::scope,
+    end::{Party, party},
     link::{Link, LinkLine},
-    party::{Attribution, Backend, Cgroup, Container, Owner, Pod, Process, Service, Workload},
+    party::Owner,
 };
 
 /// Name of the schema; changes only when a key changes its meaning.
@@ -97,42 +98,6 @@ pub struct Twin<'a> {
     pub cause: &'static str,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Party {
-    ip: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    port: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    scope: Option<Scope>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    process: Option<Process>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    container: Option<Container>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pod: Option<Pod>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    workload: Option<Workload>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    service: Option<Service>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    node: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    backend: Option<Box<Backend>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cgroup: Option<Cgroup>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    attribution: Option<Attribution>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    netns: Option<u32>,
-}
-
-impl Party {
-    /// Says how far away its owner may be.
-    pub(super) fn in_scope(self, scope: Scope) -> Self {
-        Self { scope: Some(scope), ..self }
-    }
-}
-
 impl<C: Serialize> Line<C> {
     /// The line of an event whose local end belongs to `owner` and that `cause` explains; for `id` see [`super::id`].
     #[must_use]
@@ -141,7 +106,7 @@ impl<C: Serialize> Line<C> {
             schema: SCHEMA,
             id,
             time: rfc3339(event.time),
-            kind: kind(event.what),
+            kind: event.what.kind(),
             node: None,
             reset: reset(event),
             cause,
@@ -161,7 +126,7 @@ impl<C: Serialize> Line<C> {
     /// Names whoever has the peer's address, as far as that is known without having seen the other end.
     #[must_use]
     pub fn to_peer(self, event: &Event, owner: &Owner) -> Self {
-        Self { peer: Party { scope: self.peer.scope, ..party(&event.peer, Some(owner), None) }, ..self }
+        Self { peer: party(&event.peer, Some(owner), None).at_the_place_of(self.peer), ..self }
     }
 
     /// Names the node.
@@ -180,16 +145,12 @@ impl<C: Serialize> Line<C> {
     #[must_use]
     pub fn of_connection(self, id: &str, event: &Event, twin: Option<Twin<'_>>, chain: &[Link]) -> Self {
         let peer = match twin {
-            Some(twin) => Party {
-                scope: self.peer.scope,
-                backend: self.peer.backend,
-                ..party(&event.peer, Some(twin.owner), twin.event.netns)
-            },
+            Some(twin) => party(&event.peer, Some(twin.owner), twin.event.netns).at_the_place_of(self.peer),
             None => self.peer,
         };
         let other_end = twin.map(|Twin { event, cause, .. }| OtherEnd {
-            kind: kind(event.what),
-            direction: direction(event.what),
+            kind: event.what.kind(),
+            direction: event.what.direction(),
             cause,
             role: event.role,
             state: event.tcp.state,
@@ -203,17 +164,6 @@ impl<C: Serialize> Line<C> {
     }
 }
 
-/// The `type` of an event's line.
-#[must_use]
-pub const fn kind(what: What) -> &'static str {
-    match what {
-        What::ResetReceived | What::ResetSent => "reset",
-        What::ConnectFailed(_) => "connect_failure",
-        What::TimedOut => "timeout",
-        What::Closed => "close",
-    }
-}
-
 /// RFC 3339 in UTC with all nine digits: lines sort as text.
 #[must_use]
 pub fn rfc3339(time: jiff::Timestamp) -> String {
@@ -221,33 +171,6 @@ pub fn rfc3339(time: jiff::Timestamp) -> String {
 }
 
 fn reset(event: &Event) -> Option<Reset> {
-    let direction = direction(event.what)?;
+    let direction = event.what.direction()?;
     Some(Reset { direction, socket: event.socket, kernel_reason: event.kernel_reason.clone() })
-}
-
-pub(super) const fn direction(what: What) -> Option<&'static str> {
-    match what {
-        What::ResetReceived | What::ConnectFailed(super::ConnectFailure::Refused) => Some("received"),
-        What::ResetSent => Some("sent"),
-        What::ConnectFailed(_) | What::TimedOut | What::Closed => None,
-    }
-}
-
-pub(super) fn party(endpoint: &Endpoint, owner: Option<&Owner>, netns: Option<u32>) -> Party {
-    let owner = owner.cloned().unwrap_or_default();
-    Party {
-        ip: endpoint.ip.to_string(),
-        port: endpoint.port,
-        scope: None,
-        process: owner.process,
-        container: owner.container,
-        pod: owner.pod,
-        workload: owner.workload,
-        service: owner.service,
-        node: owner.node,
-        backend: owner.backend,
-        cgroup: owner.cgroup,
-        attribution: owner.attribution,
-        netns,
-    }
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{
     Endpoint, Millis, What,
     address::scope,
-    line::{Party, direction, kind, party},
+    end::{Party, party},
     party::Owner,
 };
 
@@ -78,8 +78,8 @@ impl From<&Link> for LinkLine {
         let end = |end: &End| party(&end.endpoint, end.owner.as_ref(), end.netns);
         Self {
             relation: link.relation,
-            kind: kind(link.what),
-            direction: direction(link.what),
+            kind: link.what.kind(),
+            direction: link.what.direction(),
             cause: link.cause,
             confidence: link.confidence,
             after_ms: link.after,

@@ -11,6 +11,7 @@ pub mod age;
 pub mod bytes;
 pub mod connect;
 pub mod decode;
+mod end;
 pub mod errno;
 pub mod facts;
 pub mod id;
@@ -42,6 +43,29 @@ pub enum What {
     /// A process closed a connection with a FIN right after another one of its had failed. It has no line of its own: the
     /// other one's may name it as what it led to.
     Closed,
+}
+
+impl What {
+    /// The `type` of its line.
+    #[must_use]
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::ResetReceived | Self::ResetSent => "reset",
+            Self::ConnectFailed(_) => "connect_failure",
+            Self::TimedOut => "timeout",
+            Self::Closed => "close",
+        }
+    }
+
+    /// Which way the RST went, if there was one.
+    #[must_use]
+    pub const fn direction(self) -> Option<&'static str> {
+        match self {
+            Self::ResetReceived | Self::ConnectFailed(ConnectFailure::Refused) => Some("received"),
+            Self::ResetSent => Some("sent"),
+            Self::ConnectFailed(_) | Self::TimedOut | Self::Closed => None,
+        }
+    }
 }
 
 /// What kind of socket the reset was received by or sent for.

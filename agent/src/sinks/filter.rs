@@ -3,10 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    diagnosis::Diagnosed,
-    event::{line::kind, party::Owner},
-};
+use crate::{diagnosis::Diagnosed, event::party::Owner};
 
 /// Patterns in which `*` stands for anything. Those of one kind are alternatives; those of different kinds must all match.
 /// `lost` and `agent` lines pass every filter.
@@ -33,7 +30,7 @@ impl Filter {
     /// Whether an event is wanted. An owner nobody knows is not a pod anybody asked for.
     #[must_use]
     pub fn want(&self, diagnosed: &Diagnosed) -> bool {
-        any(&self.types, &[Some(kind(diagnosed.event.what))])
+        any(&self.types, &[Some(diagnosed.event.what.kind())])
             && any(&self.causes, &[Some(diagnosed.cause.code.name())])
             && !(self.hide_benign && diagnosed.cause.benign)
             && self.want_owner(&diagnosed.owner)

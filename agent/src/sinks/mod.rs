@@ -22,7 +22,7 @@ pub mod writer;
 use serde::{Serialize, Serializer};
 
 use crate::{
-    attribution::pods::workers::Health,
+    attribution::pods::health::Health,
     diagnosis::Diagnosed,
     event::{Millis, party::Source},
     kernel::{losses::Loss, older::Way, plan::Hook},

@@ -27,10 +27,10 @@ use super::{
     allow::Allowed,
     client::client,
     facts::PodFacts,
-    failure::{Failure, chain},
+    failure::{Failure, chain, of_request, of_watch},
+    health::Report,
     object,
     store::PodStore,
-    workers::Report,
 };
 use crate::event::party::{Source, Workload};
 
@@ -80,7 +80,7 @@ impl ApiServer {
     pub async fn list(&self, client: &Client, allow: &Allowed) -> Result<Vec<PodFacts>, Failure> {
         let fields = format!("spec.nodeName={}", self.node);
         let parameters = kube::api::ListParams::default().fields(&fields);
-        let pods = Api::<Pod>::all(client.clone()).list(&parameters).await.map_err(|error| failure(&error))?;
+        let pods = Api::<Pod>::all(client.clone()).list(&parameters).await.map_err(|error| of_request(&error))?;
         Ok(pods.items.iter().filter_map(|pod| object::facts(pod, allow)).collect())
     }
 
@@ -100,7 +100,7 @@ impl ApiServer {
                             report.answered(store.count(Source::ApiServer));
                         }
                     }
-                    Some(Err(error)) => report.failed(watch_failure(&error)),
+                    Some(Err(error)) => report.failed(of_watch(&error)),
                     // The watcher goes on for ever.
                     None => return,
                 },
@@ -225,33 +225,4 @@ impl<'a> Owners<'a> {
         self.known.insert(job, owner.clone());
         Some((uid, owner?))
     }
-}
-
-/// What is wrong with a watch, and what helps.
-pub fn watch_failure(error: &watcher::Error) -> Failure {
-    match error {
-        watcher::Error::InitialListFailed(error)
-        | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => failure(error),
-        watcher::Error::WatchError(status) => {
-            Failure::new(format!("the watch ended: {} {}", status.code, status.message), "it is begun again")
-        }
-        watcher::Error::NoResourceVersion => {
-            Failure::new("an answer without a resource version", "check that this is an API server")
-        }
-    }
-}
-
-fn failure(error: &kube::Error) -> Failure {
-    let remedy = match error {
-        kube::Error::Api(status) => match status.code {
-            401 => "the token is not accepted: renew it, or give another --kubeconfig",
-            403 => "allow `list` and `watch` to the agent's service account",
-            429 => "it is overloaded; the agent asks again later",
-            _ => "the agent asks again later",
-        },
-        kube::Error::SerdeError(_) => "check that this is an API server",
-        _ => "check the address and the network; the agent asks again",
-    };
-    Failure::new(chain(error), remedy)
 }

@@ -26,7 +26,11 @@ use kube::{
 use serde::de::DeserializeOwned;
 
 use super::{
-    addresses::Addresses, allow::Allowed, api_server::watch_failure, facts::PodFacts, failure::Failure, object,
+    addresses::Addresses,
+    allow::Allowed,
+    facts::{PodFacts, is_older},
+    failure::{Failure, of_watch},
+    object,
 };
 use crate::event::party::{Service as ServiceName, Workload};
 
@@ -133,7 +137,7 @@ impl Cluster {
         let mut events = pin!(watcher(Api::<K>::all(client.clone()), watcher::Config::default()).default_backoff());
         let mut listed = HashSet::new();
         while let Some(event) = events.next().await {
-            self.note(what, event.as_ref().err().map(watch_failure));
+            self.note(what, event.as_ref().err().map(of_watch));
             let mut table = table.write().expect("nobody panics with the lock");
             match event {
                 Ok(Event::Init) => listed.clear(),
@@ -158,12 +162,6 @@ impl Cluster {
 
 fn read<T>(table: &RwLock<Addresses<T>>) -> std::sync::RwLockReadGuard<'_, Addresses<T>> {
     table.read().expect("nobody panics with the lock")
-}
-
-/// Whether a pod was there when a connection began: else the address was another's. Its start is known in whole seconds.
-pub fn is_older(since: Option<Timestamp>, began: Option<Timestamp>) -> bool {
-    let (Some(since), Some(began)) = (since, began) else { return true };
-    since.as_second() <= began.as_second()
 }
 
 fn key(object: &impl ResourceExt) -> String {

@@ -5,6 +5,8 @@ use std::{
     net::IpAddr,
 };
 
+use jiff::Timestamp;
+
 use crate::event::party::Workload;
 
 /// A pod as one source knows it.
@@ -21,7 +23,7 @@ pub struct PodFacts {
     /// `status.podIPs`; none for a pod in the node's own network namespace, whose address says nothing.
     pub addresses: Vec<IpAddr>,
     /// `status.startTime`: when its kubelet first saw it.
-    pub since: Option<jiff::Timestamp>,
+    pub since: Option<Timestamp>,
     /// What made the pod, at the top of the chain as far as it is known.
     pub workload: Option<Workload>,
     /// Labels on the allow-list.
@@ -41,4 +43,11 @@ pub struct ContainerFacts {
     pub name: String,
     /// The image as the specification names it.
     pub image: Option<String>,
+}
+
+/// Whether a pod was there when a connection began: else the address was another's. Its start is known in whole seconds.
+#[must_use]
+pub fn is_older(since: Option<Timestamp>, began: Option<Timestamp>) -> bool {
+    let (Some(since), Some(began)) = (since, began) else { return true };
+    since.as_second() <= began.as_second()
 }

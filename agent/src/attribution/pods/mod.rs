@@ -9,7 +9,7 @@
 //! * [`cluster`]: whose an address is elsewhere, if it is asked for; `addresses`: what has which address.
 //! * `client`: how to speak HTTP with the first two.
 //! * [`failure`]: why a source does not answer, and what to do about it.
-//! * [`workers`]: the thread, and how each source fares.
+//! * [`workers`]: the thread; [`health`]: how each source fares.
 
 mod addresses;
 pub mod allow;
@@ -19,6 +19,7 @@ pub mod cluster;
 pub mod cri;
 pub mod facts;
 pub mod failure;
+pub mod health;
 pub mod kubelet;
 mod logs;
 mod object;

@@ -14,8 +14,7 @@ use jiff::Timestamp;
 
 use super::{
     addresses::Addresses,
-    cluster::is_older,
-    facts::{ContainerFacts, PodFacts},
+    facts::{ContainerFacts, PodFacts, is_older},
 };
 use crate::{
     attribution::remembered::KEEP_NAMES,

@@ -6,8 +6,9 @@ use serde_json::json;
 
 use super::{
     api_server,
+    health::Health,
     kubelet::Kubelet,
-    workers::{Health, Sources, Workers},
+    workers::{Sources, Workers},
 };
 use crate::event::party::Source;
 

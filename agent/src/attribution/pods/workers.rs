@@ -1,15 +1,14 @@
-//! The thread on which the sources are asked, and how each of them fares.
+//! The thread on which the sources are asked.
 //!
 //! A thread of its own with a runtime of its own: whatever a source does, the lines are written by others.
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
-use serde::Serialize;
 use tokio::sync::watch;
 
 use super::{
@@ -19,6 +18,7 @@ use super::{
     cri::{self, ImageNames, Listing},
     facts::PodFacts,
     failure::Failure,
+    health::{Health, Healths, Report},
     kubelet::Kubelet,
     logs,
     store::{PodStore, SOURCES},
@@ -42,51 +42,6 @@ pub struct Sources {
     pub allow: Allowed,
 }
 
-/// How a source fares.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case", tag = "state")]
-pub enum Health {
-    /// Nobody asks it.
-    #[default]
-    Off,
-    /// It was asked and has not answered yet.
-    Waiting,
-    /// It answers.
-    Answers {
-        /// The pods of this node that it knows.
-        pods: usize,
-        /// Entries of its answer that make no sense and are left out.
-        #[serde(skip_serializing_if = "is_none")]
-        left_out: usize,
-        /// What it does not tell, and why.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        lacks: Option<String>,
-    },
-    /// It does not answer; what it said before stays known for a while.
-    Fails {
-        /// Why.
-        what: String,
-        /// What helps.
-        remedy: String,
-    },
-}
-
-impl Health {
-    /// Whether it is worth a line: it has begun to answer or has ceased to, and not just learned of another pod.
-    #[must_use]
-    pub fn differs_from(&self, before: &Self) -> bool {
-        match (before, self) {
-            (Self::Answers { .. }, Self::Answers { .. }) | (Self::Fails { .. }, Self::Fails { .. }) => false,
-            _ => before != self,
-        }
-    }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-fn is_none(count: &usize) -> bool {
-    *count == 0
-}
-
 /// A source's complete answer.
 #[derive(Default)]
 struct Listed {
@@ -106,45 +61,12 @@ impl From<Vec<PodFacts>> for Listed {
 struct Shared {
     store: PodStore,
     cluster: Cluster,
-    health: Mutex<[Health; SOURCES.len()]>,
+    health: Arc<Healths>,
 }
 
 impl Shared {
-    fn health(&self) -> MutexGuard<'_, [Health; SOURCES.len()]> {
-        self.health.lock().expect("nobody panics with the lock")
-    }
-}
-
-/// Where one source says how it fares.
-pub struct Report {
-    shared: Arc<Shared>,
-    source: Source,
-}
-
-impl Report {
-    /// It has answered, and knows so many pods.
-    pub fn answered(&self, pods: usize) {
-        self.say(Health::Answers { pods, left_out: 0, lacks: None });
-    }
-
-    /// It does not answer as it should.
-    pub fn failed(&self, failure: Failure) {
-        self.say(Health::Fails { what: failure.what, remedy: failure.remedy });
-    }
-
-    /// It has neither answered nor failed yet.
-    pub fn is_waiting(&self) -> bool {
-        self.shared.health()[self.source as usize] == Health::Waiting
-    }
-
-    fn say(&self, health: Health) {
-        self.shared.health()[self.source as usize] = health;
-    }
-
-    /// Somebody better answers.
-    fn is_spare(&self) -> bool {
-        let health = self.shared.health();
-        health[..self.source as usize].iter().any(|health| matches!(health, Health::Answers { .. }))
+    fn report(&self, source: Source) -> Report {
+        Report::new(&self.health, source)
     }
 }
 
@@ -164,12 +86,12 @@ impl Workers {
         let shared = Arc::new(Shared::default());
         let (wanted, wanted_by) = watch::channel(());
         for source in sources.asked() {
-            shared.health()[source as usize] = Health::Waiting;
+            shared.report(source).asked();
         }
         let workers = Self { shared: shared.clone(), wanted };
         // The first listing of the folders is quick, and names what is old from the first line on.
         if let Some(folder) = &sources.logs {
-            take(&workers.report(Source::PodLogs), Instant::now(), logs::list(folder).map(Listed::from));
+            take(&shared.store, &shared.report(Source::PodLogs), Instant::now(), logs::list(folder).map(Listed::from));
         }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -197,23 +119,18 @@ impl Workers {
     /// How each source fares.
     #[must_use]
     pub fn health(&self) -> [(Source, Health); SOURCES.len()] {
-        let health = self.shared.health().clone();
-        std::array::from_fn(|index| (SOURCES[index], health[index].clone()))
+        self.shared.health.all()
     }
 
     /// Whether somebody who may know a name yet unknown is being asked.
     #[must_use]
     pub fn may_learn(&self) -> bool {
-        self.shared.health().iter().any(|health| matches!(health, Health::Waiting | Health::Answers { .. }))
+        self.shared.health.any_may_learn()
     }
 
     /// A name was wanted that nobody knew: those who have to be asked are asked now.
     pub fn want(&self) {
         self.wanted.send_replace(());
-    }
-
-    fn report(&self, source: Source) -> Report {
-        Report { shared: self.shared.clone(), source }
     }
 }
 
@@ -227,7 +144,7 @@ impl Sources {
 
 /// Asks every source for as long as somebody wants names.
 async fn work(sources: &Sources, shared: &Arc<Shared>, wanted: &watch::Receiver<()>) {
-    let report = |source| Report { shared: shared.clone(), source };
+    let report = |source| shared.report(source);
     let api_server = async {
         let Some(api_server) = &sources.api_server else { return };
         let report = report(Source::ApiServer);
@@ -254,17 +171,22 @@ async fn work(sources: &Sources, shared: &Arc<Shared>, wanted: &watch::Receiver<
             Ok(client) => client,
             Err(failure) => return report.failed(failure),
         };
-        poll(&report, wanted.clone(), KUBELET, async || Ok(kubelet.list(&client, &sources.allow).await?.into())).await;
+        poll(&shared.store, &report, wanted.clone(), KUBELET, async || {
+            Ok(kubelet.list(&client, &sources.allow).await?.into())
+        })
+        .await;
     };
     let cri = async {
         let Some(socket) = &sources.cri else { return };
         let mut images = ImageNames::default();
-        poll(&report(Source::Cri), wanted.clone(), CRI, async || cri_pods(socket, &sources.allow, &mut images).await)
-            .await;
+        poll(&shared.store, &report(Source::Cri), wanted.clone(), CRI, async || {
+            cri_pods(socket, &sources.allow, &mut images).await
+        })
+        .await;
     };
     let logs = async {
         let Some(folder) = &sources.logs else { return };
-        poll(&report(Source::PodLogs), wanted.clone(), LOGS, async || {
+        poll(&shared.store, &report(Source::PodLogs), wanted.clone(), LOGS, async || {
             let folder = folder.clone();
             let listed = tokio::task::spawn_blocking(move || logs::list(&folder)).await;
             let listed = listed.map_err(|error| Failure::new(error.to_string(), "please report this as a bug"))?;
@@ -311,6 +233,7 @@ const PAUSE_FACTOR: u32 = 500;
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 async fn poll(
+    store: &PodStore,
     report: &Report,
     mut wanted: watch::Receiver<()>,
     pace: Pace,
@@ -319,7 +242,7 @@ async fn poll(
     loop {
         let asked = Instant::now();
         wanted.mark_unchanged();
-        take(report, asked, list().await);
+        take(store, report, asked, list().await);
         let pause = asked.elapsed().saturating_mul(PAUSE_FACTOR).clamp(pace.usual, LONGEST_PAUSE);
         tokio::time::sleep(pace.wanted).await;
         let usual = async {
@@ -334,11 +257,11 @@ async fn poll(
     }
 }
 
-fn take(report: &Report, asked: Instant, listed: Result<Listed, Failure>) {
+fn take(store: &PodStore, report: &Report, asked: Instant, listed: Result<Listed, Failure>) {
     match listed {
         Ok(Listed { pods, left_out, lacks }) => {
-            report.shared.store.replace(report.source, pods, asked);
-            report.say(Health::Answers { pods: report.shared.store.count(report.source), left_out, lacks });
+            store.replace(report.source(), pods, asked);
+            report.say(Health::Answers { pods: store.count(report.source()), left_out, lacks });
         }
         Err(failure) => report.failed(failure),
     }

@@ -16,7 +16,7 @@ use super::{naming::Naming, tally::Tally};
 use crate::{
     attribution::{
         Attributor, CgroupClue, Clues, ProcessClue,
-        pods::{store::SOURCES, workers::Health},
+        pods::{health::Health, store::SOURCES},
     },
     diagnosis::{Diagnosed, Diagnosis},
     event::{

@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, Write};
 
 use crate::{
-    attribution::pods::workers::Health,
+    attribution::pods::health::Health,
     diagnosis::{
         Diagnosed,
         cause::{Cause, Confidence},

@@ -197,7 +197,7 @@ fn lines(records: &[Record]) -> Vec<Diagnosed> {
 /// A link in few words: its relation, its type, its far end, and how sure it is.
 fn shown(link: &Link) -> String {
     let relation = if link.relation == Relation::FollowsFrom { "after" } else { "before" };
-    format!("{relation} {} {} {}", crate::event::line::kind(link.what), link.peer.endpoint, link.confidence)
+    format!("{relation} {} {} {}", link.what.kind(), link.peer.endpoint, link.confidence)
 }
 
 /// The chains of these records' lines, by time.
@@ -218,7 +218,7 @@ fn linked(records: &[Record; 2], confidence: &str) -> Code {
     let lines = lines(records);
     let chain = |line: &Diagnosed| line.chain.iter().map(shown).collect::<Vec<_>>();
     let [first, second] = &lines[..] else { panic!("{lines:?}") };
-    let kind = |line: &Diagnosed| crate::event::line::kind(line.event.what);
+    let kind = |line: &Diagnosed| line.event.what.kind();
     assert_eq!(chain(first), [format!("before {} {} {confidence}", kind(second), second.event.peer)]);
     assert_eq!(chain(second), [format!("after {} {} {confidence}", kind(first), first.event.peer)]);
     second.cause.code
