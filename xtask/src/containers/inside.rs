@@ -142,6 +142,9 @@ fn check(case: &Case, line: &Value, container: &Container, pod: &Pod<'_>, verdic
         for (key, value) in [("namespace", pod.namespace), ("name", pod.name), ("uid", pod.uid), ("node", "node-7")] {
             verdict.is(line, &format!("/local/pod/{key}"), value);
         }
+        let source = if case.names == Names::LogFolders { "pod_logs" } else { "cri" };
+        verdict.is(line, "/local/attribution/pod", source);
+        verdict.is(line, "/local/attribution/container_name", source);
     }
     match case.names {
         Names::LogFolders => verdict.absent(line, "/local/container/image"),

@@ -17,7 +17,7 @@ use self::{
     connection::{Connection, Limits, Method},
     messages::{
         ListContainersRequest, ListContainersResponse, ListImagesRequest, ListImagesResponse, ListPodSandboxRequest,
-        ListPodSandboxResponse, VersionRequest, VersionResponse,
+        ListPodSandboxResponse,
     },
 };
 pub use self::{
@@ -27,26 +27,6 @@ pub use self::{
     socket::{USUAL_PLACES, find_socket},
 };
 use super::allow::Allowed;
-
-/// Who answers at a socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Runtime {
-    /// `containerd`, `cri-o`, `docker` for cri-dockerd.
-    pub name: String,
-    /// As the runtime writes it.
-    pub version: String,
-}
-
-/// Asks who answers at a socket, in at most 7 s.
-///
-/// # Errors
-///
-/// When no runtime answers there.
-pub async fn runtime(socket: &Path) -> Result<Runtime, CriError> {
-    let mut connection = Connection::open(socket, Limits::USUAL).await?;
-    let answer: VersionResponse = connection.call(Method::Version, VersionRequest::default()).await?;
-    Ok(Runtime { name: error::quoted(&answer.runtime_name), version: error::quoted(&answer.runtime_version) })
-}
 
 /// Lists the pods of this node and their containers, living or dead, until the kubelet removes them, in at most 17 s.
 /// `images` is for the next listing: it saves asking for the images again.

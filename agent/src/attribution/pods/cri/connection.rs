@@ -40,7 +40,6 @@ pub(super) const MOST_BYTES: usize = 16 << 20;
 /// A request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Method {
-    Version,
     ListPodSandbox,
     ListContainers,
     ListImages,
@@ -49,7 +48,6 @@ pub(super) enum Method {
 impl Method {
     fn name(self) -> &'static str {
         match self {
-            Self::Version => "Version",
             Self::ListPodSandbox => "ListPodSandbox",
             Self::ListContainers => "ListContainers",
             Self::ListImages => "ListImages",
@@ -58,7 +56,6 @@ impl Method {
 
     fn path(self) -> PathAndQuery {
         PathAndQuery::from_static(match self {
-            Self::Version => "/runtime.v1.RuntimeService/Version",
             Self::ListPodSandbox => "/runtime.v1.RuntimeService/ListPodSandbox",
             Self::ListContainers => "/runtime.v1.RuntimeService/ListContainers",
             Self::ListImages => "/runtime.v1.ImageService/ListImages",
@@ -163,4 +160,18 @@ fn innermost(error: &(dyn Error + 'static)) -> String {
 
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (*error).source())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made up, because tests that run as root are permitted everything.
+    #[test]
+    fn a_missing_permission_has_a_remedy_of_its_own() {
+        let socket = Path::new("/run/containerd/containerd.sock");
+        let error = unreachable(socket, &ErrorKind::PermissionDenied.into());
+        assert_eq!(error, CriError::Denied(socket.to_owned()));
+        assert!(error.to_string().contains("run as root"), "{error}");
+    }
 }

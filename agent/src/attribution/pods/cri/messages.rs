@@ -3,25 +3,6 @@
 
 use std::collections::HashMap;
 
-/// `VersionRequest`.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct VersionRequest {
-    /// Of the kubelet's interface; the runtimes ignore it.
-    #[prost(string, tag = "1")]
-    pub version: String,
-}
-
-/// `VersionResponse`.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct VersionResponse {
-    /// `containerd`, `cri-o`, `docker`.
-    #[prost(string, tag = "2")]
-    pub runtime_name: String,
-    /// The runtime's own version.
-    #[prost(string, tag = "3")]
-    pub runtime_version: String,
-}
-
 /// `ListPodSandboxRequest`, without its filter.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ListPodSandboxRequest {}

@@ -207,14 +207,6 @@ async fn without_a_list_of_images_the_pods_are_named_all_the_same() {
     assert!(matches!(listing.no_images, Some(CriError::Failed { request: "ListImages", .. })));
 }
 
-#[tokio::test]
-async fn the_runtime_says_who_it_is() {
-    let answer = VersionResponse { runtime_name: "containerd\u{7}".to_owned(), runtime_version: "v2.1.4".to_owned() };
-    let home_made = HomeMade::answering([("Version", Answer::of(&answer))]);
-    let answered = runtime(&home_made.socket).await.unwrap();
-    assert_eq!(answered, Runtime { name: "containerd\\u{7}".to_owned(), version: "v2.1.4".to_owned() });
-}
-
 /// The numbers of `api.proto`, and a field that is not declared here beside each that is.
 #[tokio::test]
 async fn fields_have_the_numbers_of_the_interface() {
@@ -243,7 +235,6 @@ async fn fields_have_the_numbers_of_the_interface() {
         ("ListPodSandbox", Answer::Message(field(1, &sandbox))),
         ("ListContainers", Answer::Message(containers)),
         ("ListImages", Answer::Message(field(1, &image.concat()))),
-        ("Version", Answer::Message([field(1, b"0.1.0"), field(2, b"containerd"), field(3, b"2.1")].concat())),
     ]);
 
     let listing = listed(&home_made, &allowed(&["app"], &["team"])).await;
@@ -255,7 +246,6 @@ async fn fields_have_the_numbers_of_the_interface() {
         let facts = ContainerFacts { name: id.to_owned(), image: Some(image.to_owned()) };
         assert_eq!(pod.containers[id], facts);
     }
-    assert_eq!(runtime(&home_made.socket).await.unwrap().version, "2.1");
 }
 
 /// A field of bytes on the wire: number and kind, length, bytes.
@@ -353,7 +343,7 @@ async fn a_socket_that_is_not_there_is_told_from_one_left_behind() {
     let missing = folder.path().join("runtime.sock");
     let asked = |socket: &Path| {
         let socket = socket.to_owned();
-        async move { runtime(&socket).await.unwrap_err() }
+        async move { list(&socket, &Allowed::default(), &mut ImageNames::default()).await.unwrap_err() }
     };
     assert_eq!(asked(&missing).await, CriError::NotThere(missing.clone()));
     drop(UnixListener::bind(&missing).unwrap());
