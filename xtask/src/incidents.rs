@@ -5,7 +5,7 @@
 //!
 //! * [`stories`]: the incidents. [`servers`], [`envoy`], [`relays`], [`client`]: who takes part.
 //! * [`programs`]: installs the real programs below the cache.
-//! * [`stage`]: the process of one story. [`network`], [`cgroup`], [`process`], [`sockets`], [`mod@agent`]: what it is made of.
+//! * [`part`]: the process of one story; [`stage`]: what it has at hand. [`network`], [`cgroup`], [`process`], [`sockets`], [`mod@agent`]: what it is made of.
 //! * [`verdict`]: what was expected and what was found.
 
 pub mod agent;
@@ -13,6 +13,8 @@ mod cgroup;
 mod client;
 mod envoy;
 pub mod network;
+mod part;
+mod part;
 pub mod process;
 pub mod programs;
 mod relays;
@@ -99,7 +101,7 @@ fn play_all(
 /// Becomes one of the processes of a story.
 pub fn play_part(part: IncidentPart) -> Result<()> {
     match part {
-        IncidentPart::Story(options) => stage::play(&options),
+        IncidentPart::Story(options) => part::play(&options),
         IncidentPart::Provider(options) => stories::late_reset::provide(&options),
     }
 }

@@ -1,22 +1,14 @@
-//! The process that plays one story: started in a network namespace of its own, it says at the end what it found.
+//! What a story has at hand: an agent, the real programs, a folder, and the verdict that it writes.
 
 use std::{
     fs,
     path::{Path, PathBuf},
-    process, thread,
-    time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use super::{
-    agent::{self, Agent},
-    network,
-    programs::Programs,
-    stories,
-    verdict::{Layer, Verdict},
-};
-use crate::{child, cli::StoryPart};
+use super::{agent::Agent, programs::Programs, verdict::Verdict};
+use crate::cli::StoryPart;
 
 /// What a story plays with.
 #[derive(Debug)]
@@ -36,69 +28,25 @@ pub struct Stage {
 }
 
 impl Stage {
+    /// Starts an agent, in the network namespace of this process, and has the rest ready.
+    pub fn set(options: &StoryPart, namespace: u64, folder: &Path) -> Result<Self> {
+        Ok(Self {
+            agent: Agent::start(&options.play.rstscope, namespace, &[])?,
+            rstscope: options.play.rstscope.clone(),
+            namespace,
+            verdict: Verdict::default(),
+            programs: Programs::below(options.play.programs.clone()),
+            folder: folder.to_owned(),
+            full: options.full,
+        })
+    }
+
     /// Starts the agent anew with these flags.
     pub fn restart_agent(&mut self, flags: &[&str]) -> Result<()> {
         // Two agents of one name are refused.
         self.agent.end();
         self.agent = Agent::start(&self.rstscope, self.namespace, flags)?;
         Ok(())
-    }
-}
-
-/// Plays a story and prints the verdict.
-pub fn play(options: &StoryPart) -> Result<()> {
-    let story = stories::named(&options.play.name)?;
-    let namespace = network::own_namespace()?;
-    if namespace == options.play.outside {
-        bail!("a story changes the network it runs in: `cargo xtask incidents` gives it one of its own");
-    }
-    let folder = Scratch::new()?;
-    let limit = story.limit(options.full);
-    watch(limit, folder.0.clone());
-    network::raise_loopback()?;
-    let mut stage = Stage {
-        agent: Agent::start(&options.play.rstscope, namespace, &[])?,
-        rstscope: options.play.rstscope.clone(),
-        namespace,
-        verdict: Verdict::default(),
-        programs: Programs::below(options.play.programs.clone()),
-        folder: folder.0.clone(),
-        full: options.full,
-    };
-    if let Err(error) = (story.play)(&mut stage) {
-        stage.verdict.problem(Layer::Facts, &format!("{error:#}"), None);
-    }
-    println!("{}", stage.verdict.to_json());
-    Ok(())
-}
-
-/// Ends this process, and with it all it has started, should the story not end.
-fn watch(limit: Duration, folder: PathBuf) {
-    thread::spawn(move || {
-        thread::sleep(limit);
-        eprintln!("the story did not end within {} s", limit.as_secs());
-        // It is in the folder for temporary files, should this fail.
-        let _removed = fs::remove_dir_all(folder);
-        agent::forget_instance();
-        process::exit(1);
-    });
-}
-
-/// A folder that goes with the story.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("rstscope-incident-{}", process::id()));
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
-        Ok(Self(folder))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // It is in the folder for temporary files, should this fail.
-        let _removed = child::remove_folder(&self.0);
     }
 }
 
