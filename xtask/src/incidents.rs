@@ -5,7 +5,8 @@
 //!
 //! * [`stories`]: the incidents. [`servers`], [`envoy`], [`relays`], [`client`]: who takes part.
 //! * [`programs`]: installs the real programs below the cache.
-//! * [`part`]: the process of one story; [`stage`]: what it has at hand. [`network`], [`cgroup`], [`process`], [`sockets`], [`mod@agent`]: what it is made of.
+//! * [`part`]: the process of one story; [`stage`]: what it has at hand. [`network`], [`cgroup`], [`process`], [`sockets`],
+//!   [`mod@agent`]: what it is made of.
 //! * [`verdict`]: what was expected and what was found.
 
 pub mod agent;
@@ -13,7 +14,6 @@ mod cgroup;
 mod client;
 mod envoy;
 pub mod network;
-mod part;
 mod part;
 pub mod process;
 pub mod programs;
