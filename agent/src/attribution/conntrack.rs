@@ -12,7 +12,7 @@ mod socket;
 
 use std::{
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel},
@@ -61,12 +61,13 @@ enum Task {
 }
 
 impl Conntrack {
-    /// Begins to open the connection tracking of a network namespace, given as `/proc/PID/ns/net`.
+    /// Begins to open the connection tracking of a network namespace: the first that can be entered of those given as
+    /// `/proc/PID/ns/net`, else our own.
     ///
     /// # Errors
     ///
     /// If there can be no thread for that.
-    pub fn start(namespace: PathBuf) -> Result<Self> {
+    pub fn start(namespaces: Vec<PathBuf>) -> Result<Self> {
         let state = Arc::new(Mutex::new(State::Opening));
         // One task at a time: it is done before the next, or given up.
         let (tasks, given) = sync_channel(1);
@@ -74,7 +75,7 @@ impl Conntrack {
         let shared = Arc::clone(&state);
         std::thread::Builder::new()
             .name("conntrack".to_owned())
-            .spawn(move || work(&namespace, &shared, &given, &told))
+            .spawn(move || work(&namespaces, &shared, &given, &told))
             .context("starting the thread that asks the connection tracking")?;
         Ok(Self { tasks, answers, state, is_late: false, tried: Instant::now(), rate: Rate::default(), left_out: 0 })
     }
@@ -133,8 +134,13 @@ impl Conntrack {
 }
 
 /// The life of the thread.
-fn work(namespace: &Path, state: &Mutex<State>, tasks: &Receiver<Task>, told: &SyncSender<Result<Answer, Wrong>>) {
-    let place = socket::enter(namespace);
+fn work(
+    namespaces: &[PathBuf],
+    state: &Mutex<State>,
+    tasks: &Receiver<Task>,
+    told: &SyncSender<Result<Answer, Wrong>>,
+) {
+    let place = socket::enter(namespaces);
     let open = || {
         let opened = Socket::open();
         *lock(state) = match &opened {

@@ -76,8 +76,9 @@ pub struct AttributionConfig {
     pub sources: Sources,
     /// This node's name, said of every pod found here.
     pub node: Option<String>,
-    /// The network namespace whose connection tracking is asked what stands behind an address; none is asked if unset.
-    pub conntrack: Option<PathBuf>,
+    /// Network namespaces, the first of which that can be entered is asked what stands behind an address by its
+    /// connection tracking; none is asked if unset.
+    pub conntrack: Option<Vec<PathBuf>>,
 }
 
 impl Default for AttributionConfig {

@@ -190,14 +190,13 @@ fn places(tuning: &Tuning) -> Result<Vec<Check>> {
 /// Who knows which endpoint stands behind a Service's address.
 fn conntrack(attributor: &Attributor) -> Check {
     const NAME: &str = "connection tracking";
-    const NO_ENTRY: &str = "run it with hostNetwork: true, or add CAP_SYS_ADMIN and CAP_SYS_PTRACE; else the endpoint \
-                            behind a Service's address is not named";
+    const NO_ENTRY: &str = "if the agent's own is not the host's, run it with hostNetwork: true, or add CAP_SYS_ADMIN and \
+                            CAP_SYS_PTRACE; else the endpoint behind a Service's address is not named";
     let Some(state) = conntrack_state(attributor) else { return Check::ok(NAME, "not asked: --no-conntrack") };
     match state {
         State::Asked(Place::Wanted(namespace)) => Check::ok(NAME, format!("asked in {}", namespace.display())),
-        State::Asked(Place::Own { instead_of, why }) | State::Unable(_, Place::Own { instead_of, why }) => {
-            let found = format!("the host's is out of reach, {} cannot be entered: {why}", instead_of.display());
-            Check::warning(NAME, found, NO_ENTRY)
+        State::Asked(Place::Own(why)) => {
+            Check::warning(NAME, format!("asked in the agent's own network namespace: {why}"), NO_ENTRY)
         }
         State::Unable(Unable::NoTracking, _) => {
             Check::ok(NAME, "not asked: nf_conntrack is not in use, so nothing is translated by it")

@@ -304,10 +304,19 @@ pub struct Tuning {
 }
 
 impl Tuning {
-    /// The network namespace whose connection tracking is asked: the host's, where kube-proxy translates.
-    pub fn conntrack(&self) -> Option<PathBuf> {
-        let namespace = || self.conntrack_netns.clone().unwrap_or_else(|| self.proc_root.join("1/ns/net"));
-        (!self.no_conntrack).then(namespace)
+    /// The network namespace whose connection tracking is asked: the host's, where kube-proxy translates. That is PID 1's,
+    /// which some machines guard even from root, else that of the kernel's own threads.
+    pub fn conntrack(&self) -> Option<Vec<PathBuf>> {
+        if self.no_conntrack {
+            return None;
+        }
+        let hosts = || {
+            [self.proc_root.join("1/ns/net")]
+                .into_iter()
+                .chain(older::namespaces::of_the_kernel(&self.proc_root))
+                .collect()
+        };
+        Some(self.conntrack_netns.clone().map_or_else(hosts, |namespace| vec![namespace]))
     }
 }
 

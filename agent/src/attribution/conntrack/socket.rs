@@ -52,13 +52,8 @@ pub enum Unable {
 pub enum Place {
     /// That of the namespace asked for.
     Wanted(PathBuf),
-    /// That of our own, because the other one cannot be entered.
-    Own {
-        /// The other one.
-        instead_of: PathBuf,
-        /// Why not.
-        why: String,
-    },
+    /// That of our own, because none of those asked for can be entered: why not the first.
+    Own(String),
 }
 
 /// See the module.
@@ -67,12 +62,18 @@ pub struct Socket {
     sequence: u32,
 }
 
-/// Moves this thread into a network namespace, unless it is there already.
-pub fn enter(namespace: &Path) -> Place {
-    match try_enter(namespace) {
-        Ok(()) => Place::Wanted(namespace.to_owned()),
-        Err(error) => Place::Own { instead_of: namespace.to_owned(), why: error.to_string() },
+/// Moves this thread into the first of the network namespaces that can be entered, unless it is there already.
+pub fn enter(namespaces: &[PathBuf]) -> Place {
+    let mut refused = None;
+    for namespace in namespaces {
+        match try_enter(namespace) {
+            Ok(()) => return Place::Wanted(namespace.clone()),
+            Err(error) => {
+                refused.get_or_insert_with(|| format!("{} cannot be entered: {error}", namespace.display()));
+            }
+        }
     }
+    Place::Own(refused.unwrap_or_default())
 }
 
 fn try_enter(namespace: &Path) -> io::Result<()> {

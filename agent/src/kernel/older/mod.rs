@@ -10,7 +10,7 @@
 
 mod holders;
 mod iterator;
-mod namespaces;
+pub mod namespaces;
 mod netlink;
 mod seeds;
 mod stat;

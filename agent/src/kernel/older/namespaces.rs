@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     fs::{self, File},
     os::unix::fs::MetadataExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::stat;
@@ -23,6 +23,11 @@ pub fn has_every_pid() -> bool {
 /// Whether pids below `proc_root` are those of the initial pid namespace, as events have them.
 pub fn shows_every_pid(proc_root: &Path) -> bool {
     stat::read(proc_root, KTHREADD).is_some_and(|stat| stat.is_kernel_thread)
+}
+
+/// The network namespace of the kernel's own threads, which is the one it started with, if `proc_root` shows them.
+pub fn of_the_kernel(proc_root: &Path) -> Option<PathBuf> {
+    shows_every_pid(proc_root).then(|| proc_root.join(format!("{KTHREADD}/ns/net")))
 }
 
 /// Network namespaces in which processes are.
