@@ -39,6 +39,7 @@ pub(super) const MOST_BYTES: usize = 16 << 20;
 
 /// A request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::enum_variant_names, reason = "the interface's own names")]
 pub(super) enum Method {
     ListPodSandbox,
     ListContainers,
