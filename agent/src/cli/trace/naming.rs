@@ -5,11 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
+
 use crate::{
     attribution::Attributor,
     diagnosis::Diagnosed,
     event::{
-        Event,
+        Age, Endpoint,
         address::{Scope, scope},
         party::Owner,
     },
@@ -55,8 +57,9 @@ impl Naming {
                 out.push(line);
             } else if deadline <= now {
                 attributor.give_up(&line.owner);
-                if let Some(other) = &line.other {
-                    attributor.give_up(&other.owner);
+                let others = line.chain.iter().flat_map(|link| [&link.local.owner, &link.peer.owner]);
+                for owner in others.chain(line.other.as_ref().map(|other| &other.owner)) {
+                    attributor.give_up(owner);
                 }
                 out.push(line);
             } else {
@@ -79,22 +82,30 @@ impl Naming {
     }
 }
 
-/// Names both ends as far as possible; whether nothing is missing that may come.
+/// Names all ends as far as possible; whether nothing is missing that may come.
 fn is_complete(line: &mut Diagnosed, attributor: &mut Attributor) -> bool {
-    let own = attributor.complete(&mut line.owner);
-    let Some(other) = &mut line.other else {
-        line.peer = peer(&line.event, attributor);
-        return own;
-    };
-    own & attributor.complete(&mut other.owner)
+    let mut complete = attributor.complete(&mut line.owner);
+    match &mut line.other {
+        Some(other) => complete &= attributor.complete(&mut other.owner),
+        None => line.peer = whoever_has(line.event.peer, line.event.time, line.event.age, attributor),
+    }
+    for link in &mut line.chain {
+        complete &= attributor.complete(&mut link.local.owner);
+        if link.peer.netns.is_some() {
+            complete &= attributor.complete(&mut link.peer.owner);
+        } else {
+            link.peer.owner = whoever_has(link.peer.endpoint, link.time, link.age, attributor);
+        }
+    }
+    complete
 }
 
-/// Whoever has the peer's address. On loopback everybody has it.
-fn peer(event: &Event, attributor: &Attributor) -> Owner {
-    if scope(event.peer.ip) == Scope::Loopback {
+/// Whoever has the peer's address of a connection of this age. On loopback everybody has it.
+fn whoever_has(peer: Endpoint, time: Timestamp, age: Option<Age>, attributor: &Attributor) -> Owner {
+    if scope(peer.ip) == Scope::Loopback {
         return Owner::default();
     }
-    let age = event.age.map(|age| jiff::SignedDuration::from_micros((age.millis.0 * 1000.0) as i64));
-    let began = age.and_then(|age| event.time.checked_sub(age).ok());
-    attributor.peer(event.peer.ip, event.peer.port, began)
+    let age = age.map(|age| jiff::SignedDuration::from_micros((age.millis.0 * 1000.0) as i64));
+    let began = age.and_then(|age| time.checked_sub(age).ok());
+    attributor.peer(peer.ip, peer.port, began)
 }
