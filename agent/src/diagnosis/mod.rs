@@ -270,9 +270,11 @@ impl Diagnosis {
 
     /// Lines that have waited, judged once more if it turned out meanwhile what the connection was ended for.
     fn judged_anew(&mut self, held: Held) -> Held {
-        let known = held.lines.first().and_then(|(_, step)| self.because(*step));
-        if known == held.because {
-            return held;
+        let step = held.lines.first().and_then(|(_, step)| *step);
+        // What was forgotten in a storm is not known any better than it was.
+        match step.and_then(|step| self.recent.explanation(step)) {
+            Some(known) if known != held.because => {}
+            _ => return held,
         }
         let end =
             |(line, step): (Diagnosed, Option<StepId>)| End { event: line.event, owner: line.owner, cause: None, step };
@@ -285,7 +287,7 @@ impl Diagnosis {
     }
 
     fn because(&self, step: Option<StepId>) -> Option<StepId> {
-        self.recent.before(step?).map(|before| before.id)
+        self.recent.explanation(step?).flatten()
     }
 
     /// What was found out about an event, for the lines it is linked with.

@@ -1,9 +1,10 @@
 //! One link of a proxy chain, as a line has it in `connection.chain`: another line that this one follows from or leads to.
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
-    Endpoint, Millis, What,
+    Age, Endpoint, Millis, What,
     address::scope,
     end::{Party, party},
     party::Owner,
@@ -24,8 +25,8 @@ pub enum Relation {
 pub struct End {
     /// Address and port.
     pub endpoint: Endpoint,
-    /// Whose it is, if that is known.
-    pub owner: Option<Owner>,
+    /// Whose it is, as far as that is known.
+    pub owner: Owner,
     /// Its network namespace, if it is on this node.
     pub netns: Option<u32>,
 }
@@ -37,12 +38,14 @@ pub struct Link {
     pub relation: Relation,
     /// What happened to the other connection.
     pub what: What,
+    /// When.
+    pub time: Timestamp,
     /// The name of its cause, as its own line says it.
     pub cause: Option<&'static str>,
     /// The name of the other connection.
     pub connection: Option<String>,
-    /// Its age then, if it is exact.
-    pub age: Option<Millis>,
+    /// Its age then.
+    pub age: Option<Age>,
     /// The proxy's end of it.
     pub local: End,
     /// The far end of it.
@@ -75,7 +78,7 @@ pub(super) struct LinkLine {
 
 impl From<&Link> for LinkLine {
     fn from(link: &Link) -> Self {
-        let end = |end: &End| party(&end.endpoint, end.owner.as_ref(), end.netns);
+        let end = |end: &End| party(&end.endpoint, Some(&end.owner), end.netns);
         Self {
             relation: link.relation,
             kind: link.what.kind(),
@@ -84,7 +87,7 @@ impl From<&Link> for LinkLine {
             confidence: link.confidence,
             after_ms: link.after,
             connection: link.connection.clone(),
-            age_ms: link.age,
+            age_ms: link.age.filter(|age| !age.is_minimum).map(|age| age.millis),
             local: end(&link.local),
             peer: end(&link.peer).in_scope(scope(link.peer.endpoint.ip)),
         }

@@ -6,11 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
+
 use crate::{
     attribution::Attributor,
     diagnosis::Diagnosed,
     event::{
-        Event,
+        Age, Endpoint, Event,
         address::{Scope, scope},
         party::{Backend, Owner},
     },
@@ -56,8 +58,9 @@ impl Naming {
                 out.push(line);
             } else if deadline <= now {
                 attributor.give_up(&line.owner);
-                if let Some(other) = &line.other {
-                    attributor.give_up(&other.owner);
+                let others = line.chain.iter().flat_map(|link| [&link.local.owner, &link.peer.owner]);
+                for owner in others.chain(line.other.as_ref().map(|other| &other.owner)) {
+                    attributor.give_up(owner);
                 }
                 out.push(line);
             } else {
@@ -80,34 +83,42 @@ impl Naming {
     }
 }
 
-/// Names both ends as far as possible; whether nothing is missing that may come.
+/// Names all ends as far as possible; whether nothing is missing that may come.
 fn is_complete(line: &mut Diagnosed, attributor: &mut Attributor) -> bool {
-    let own = attributor.complete(&mut line.owner);
+    let mut complete = attributor.complete(&mut line.owner);
     let backend = line.event.backend.map(|backend| Box::new(named(backend, &line.event, attributor)));
-    let Some(other) = &mut line.other else {
-        line.peer = Owner { backend, ..peer(&line.event, attributor) };
-        return own;
-    };
+    match &mut line.other {
+        Some(other) => complete &= attributor.complete(&mut other.owner),
+        None => line.peer = whoever_has(line.event.peer, line.event.time, line.event.age, attributor),
+    }
     line.peer.backend = backend;
-    own & attributor.complete(&mut other.owner)
+    for link in &mut line.chain {
+        complete &= attributor.complete(&mut link.local.owner);
+        if link.peer.netns.is_some() {
+            complete &= attributor.complete(&mut link.peer.owner);
+        } else {
+            link.peer.owner = whoever_has(link.peer.endpoint, link.time, link.age, attributor);
+        }
+    }
+    complete
 }
 
-/// Whoever has the peer's address. On loopback everybody has it.
-fn peer(event: &Event, attributor: &Attributor) -> Owner {
-    if scope(event.peer.ip) == Scope::Loopback {
+/// Whoever has the peer's address of a connection of this age. On loopback everybody has it.
+fn whoever_has(peer: Endpoint, time: Timestamp, age: Option<Age>, attributor: &Attributor) -> Owner {
+    if scope(peer.ip) == Scope::Loopback {
         return Owner::default();
     }
-    attributor.peer(event.peer.ip, event.peer.port, began(event))
+    attributor.peer(peer.ip, peer.port, began(time, age))
 }
 
 /// The endpoint behind the peer's address, and whose it is.
 fn named(endpoint: SocketAddr, event: &Event, attributor: &Attributor) -> Backend {
     let (ip, port) = (endpoint.ip(), endpoint.port());
-    let Owner { pod, workload, node, .. } = attributor.peer(ip, Some(port), began(event));
+    let Owner { pod, workload, node, .. } = attributor.peer(ip, Some(port), began(event.time, event.age));
     Backend { ip: ip.to_string(), port, pod, workload, node }
 }
 
-fn began(event: &Event) -> Option<jiff::Timestamp> {
-    let age = event.age.map(|age| jiff::SignedDuration::from_micros((age.millis.0 * 1000.0) as i64))?;
-    event.time.checked_sub(age).ok()
+fn began(time: Timestamp, age: Option<Age>) -> Option<Timestamp> {
+    let age = age.map(|age| jiff::SignedDuration::from_micros((age.millis.0 * 1000.0) as i64))?;
+    time.checked_sub(age).ok()
 }

@@ -53,15 +53,16 @@ impl Place {
 
     fn link(&self, recent: &Recent, relation: Relation, id: StepId) -> Option<Link> {
         let step = recent.step(id)?;
-        let (far_owner, far_netns) = step.far.clone().unzip();
+        let (far_owner, far_netns) = step.far.clone().unwrap_or_default();
         Some(Link {
             relation,
             what: step.what,
+            time: step.time,
             cause: step.cause.map(|cause| cause.name()),
             connection: step.connection.clone(),
-            age: step.age.filter(|age| !age.is_minimum).map(|age| age.millis),
-            local: End { endpoint: step.local, owner: Some(step.owner.clone()), netns: step.netns },
-            peer: End { endpoint: step.peer, owner: far_owner, netns: far_netns.flatten() },
+            age: step.age,
+            local: End { endpoint: step.local, owner: step.owner.clone(), netns: step.netns },
+            peer: End { endpoint: step.peer, owner: far_owner, netns: far_netns },
             after: self.after,
             confidence: self.confidence.name(),
         })

@@ -137,6 +137,12 @@ impl Recent {
         self.told(&ended.step, ended.because?)
     }
 
+    /// Which step the connection of a step was ended for, if any; `None` if the step itself was forgotten.
+    #[must_use]
+    pub fn explanation(&self, id: StepId) -> Option<Option<StepId>> {
+        Some(self.steps.get(&id)?.because.map(|because| because.id))
+    }
+
     /// What a step led its process to.
     #[must_use]
     pub fn after(&self, id: StepId) -> Option<StepId> {

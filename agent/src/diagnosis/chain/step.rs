@@ -3,6 +3,8 @@
 //! With it goes what later tells whether the one can have led to the other: which thread, when, and what had gone over
 //! the connection until then.
 
+use jiff::Timestamp;
+
 use crate::{
     diagnosis::code::Code,
     event::{Age, ConnectFailure, Endpoint, Event, Millis, Role, Socket, What, party::Owner},
@@ -13,6 +15,8 @@ use crate::{
 pub struct Step {
     /// What happened.
     pub what: What,
+    /// When.
+    pub time: Timestamp,
     /// This end.
     pub local: Endpoint,
     /// The other end.
@@ -98,6 +102,7 @@ impl Step {
         };
         Some(Self {
             what: event.what,
+            time: event.time,
             local: event.local,
             peer: event.peer,
             netns: event.netns,

@@ -125,7 +125,7 @@ fn time_of_day(event: &Event) -> String {
 fn seen(event: &Event, chain: &[Link]) -> String {
     let seen = reason::reason(event);
     let with = |sign: &str, link: &Link| {
-        let name = link.peer.owner.as_ref().map(who).filter(|name| !name.is_empty());
+        let name = Some(who(&link.peer.owner)).filter(|name| !name.is_empty());
         let what = match link.what {
             What::ConnectFailed(_) => "connect",
             What::ResetReceived | What::ResetSent => "RST",
@@ -220,20 +220,17 @@ mod tests {
 
     fn link(relation: Relation, port: u16, comm: Option<&str>) -> Link {
         let process = |comm: &str| Process { pid: 7, comm: comm.to_owned(), exe: None };
-        let owner = comm.map(|comm| Owner { process: Some(process(comm)), ..Owner::default() });
-        let end = |owner| End {
-            endpoint: Endpoint { ip: "10.0.0.9".parse().unwrap(), port: Some(port) },
-            owner,
-            netns: None,
-        };
+        let owner = Owner { process: comm.map(process), ..Owner::default() };
+        let endpoint = Endpoint { ip: "10.0.0.9".parse().unwrap(), port: Some(port) };
         Link {
             relation,
             what: What::ConnectFailed(ConnectFailure::Abandoned),
+            time: jiff::Timestamp::UNIX_EPOCH,
             cause: None,
             connection: None,
             age: None,
-            local: end(None),
-            peer: end(owner),
+            local: End { endpoint, owner: Owner::default(), netns: None },
+            peer: End { endpoint, owner, netns: None },
             after: Millis(0.0),
             confidence: "likely",
         }
@@ -243,15 +240,15 @@ mod tests {
     fn a_row_says_where_the_story_begins_or_ends_as_far_as_there_is_room() {
         let event =
             Decoder::of_a_whole_kernel(&[]).decode(&Record { kind: kind::RESET_RECEIVED, ..Record::default() }, 0);
-        let seen = |chain: &[Link]| seen(&event, chain);
+        let shown = |chain: &[Link]| seen(&event, chain);
         let (near, far) = (link(Relation::FollowsFrom, 80, Some("gateway")), link(Relation::FollowsFrom, 8443, None));
         let app = link(Relation::LeadsTo, 50_000, Some("java"));
-        assert_eq!(seen(&[]), "RST received");
-        assert_eq!(seen(&[near.clone(), far, app.clone()]), "RST received ⇐ connect 10.0.0.9:8443");
-        assert_eq!(seen(&[near]), "RST received ⇐ connect gateway(7)");
-        assert_eq!(seen(&[app]), "RST received ⇒ connect java(7)");
+        assert_eq!(shown(&[]), "RST received");
+        assert_eq!(shown(&[near.clone(), far, app.clone()]), "RST received ⇐ connect 10.0.0.9:8443");
+        assert_eq!(shown(&[near]), "RST received ⇐ connect gateway(7)");
+        assert_eq!(shown(&[app]), "RST received ⇒ connect java(7)");
         let long = "a-name-that-leaves-no-room-for-anything-else-in-this-row";
-        assert_eq!(seen(&[link(Relation::FollowsFrom, 80, Some(long))]), "RST received ⇐");
+        assert_eq!(shown(&[link(Relation::FollowsFrom, 80, Some(long))]), "RST received ⇐");
     }
 
     #[test]

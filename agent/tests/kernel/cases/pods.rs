@@ -14,7 +14,7 @@ use crate::{
     agent::{Agent, at_leisure, patience},
     api_server::{ApiServer, Mood, pod},
     cgroups::Cgroup,
-    expect::{absent, is},
+    expect::{absent, is, until_hit},
     netns::Netns,
     sockets::connect_nonblocking,
 };
@@ -124,7 +124,7 @@ fn elsewhere() {
     let (netns, _far) = Netns::with_black_hole();
     let mut agent = Agent::start(&flags);
     // The list may be late by as much as a slow machine takes; a connect that is given up does not wait for it.
-    let mut give_up = |port: u16| {
+    let give_up = |agent: &mut Agent, port: u16| {
         let socket = netns.run(move || connect_nonblocking(SocketAddr::from(([10, 77, 0, 9], port))));
         thread::sleep(Duration::from_millis(100));
         drop(socket);
@@ -133,7 +133,7 @@ fn elsewhere() {
     let deadline = Instant::now() + patience();
     let mut ports = 5001..;
     let named = loop {
-        let failure = give_up(ports.next().unwrap());
+        let failure = give_up(&mut agent, ports.next().unwrap());
         if failure["peer"]["pod"].is_object() || Instant::now() > deadline {
             break failure;
         }
@@ -143,13 +143,30 @@ fn elsewhere() {
     is(&named, "/peer/pod/node", "node-8");
     is(&named, "/peer/attribution/container", "address");
     is(&named, "/peer/ip", "10.77.0.9");
+    is(&behind_a_proxy(&netns, &mut agent), "/connection/chain/0/peer/pod/name", "cart-0");
 
     // The address is another's now, but was not when this connect began.
     server.remove_pod("uid-of-cart-0");
     server.put_pod(remote("cart-1", "2999-01-01T00:00:00Z"));
-    while give_up(ports.next().unwrap())["peer"]["pod"].is_object() {
+    while give_up(&mut agent, ports.next().unwrap())["peer"]["pod"].is_object() {
         assert!(Instant::now() < deadline, "a pod that came later is named");
     }
+}
+
+/// The line of an application whose proxy gives up the same connect.
+fn behind_a_proxy(netns: &Netns, agent: &mut Agent) -> Value {
+    let mut proxy = netns.run(|| Actor::start("envoy", "relay", &[]));
+    let port: u16 = proxy.tell("port").parse().unwrap();
+    let mut linked = None;
+    until_hit(|| {
+        let mut application = netns.run(move || std::net::TcpStream::connect(("127.0.0.1", port)).unwrap());
+        std::io::Write::write_all(&mut application, b"hello").unwrap();
+        proxy.tell("accept down; begin up 10.77.0.9:5000; sleep 100; close up; close down");
+        let line = agent.reset(netns, "received", application.local_addr().unwrap().port());
+        linked = line.pointer("/connection/chain/0").is_some().then_some(line);
+        linked.is_some()
+    });
+    linked.unwrap()
 }
 
 fn silent() {

@@ -77,6 +77,24 @@ fn in_a_storm_the_oldest_waits_no_longer_than_there_is_room() {
     assert_eq!(left(&mut diagnosis, most + PATIENCE_NS), most as usize);
 }
 
+/// A cause that was found is not lost with what it was found by.
+#[test]
+fn what_was_concluded_outlives_what_is_forgotten() {
+    let (mut diagnosis, mut out) = (diagnosis(), Vec::new());
+    for record in [gave_up(0), application(100_000), closes(120_000)] {
+        diagnosis.take(decode(&record), owner(&record));
+    }
+    for number in 0..recent::MOST as u64 {
+        let mut other = refused(200_000 + number);
+        other.connection.owner = task(9, 9);
+        other.tuple.local_port = number as u16;
+        diagnosis.take(decode(&other), owner(&other));
+    }
+    diagnosis.finish(&mut out);
+    let sent = out.iter().find(|line| line.event.local.port == Some(LISTENER.1)).unwrap();
+    assert_eq!((sent.cause.code, sent.chain.len()), (Code::ProxyConnectTimeout, 0));
+}
+
 /// However long it runs, what is remembered stays bounded, and none of it refers to what was forgotten.
 #[test]
 fn what_is_remembered_is_bounded() {
