@@ -55,7 +55,9 @@ pub fn perform(options: &Containers) -> Result<()> {
         }
         apt.forget()?;
     }
-    let rstscope = cargo::build_rstscope(false)?;
+    // The build of the kernel tests, which `cargo xtask test` has made: alone its dependencies would be compiled anew, with
+    // fewer features.
+    let rstscope = cargo::build_kernel_tests(false)?.rstscope;
     let kubelet = cargo::build_kubelet()?;
     let mut played = Vec::new();
     for case in chosen {

@@ -64,7 +64,9 @@ pub fn perform(options: &Incidents) -> Result<()> {
         let needed: Vec<_> = chosen.iter().flat_map(|story| story.programs).copied().collect();
         programs::ensure(&needed, &folder)?;
     }
-    let rstscope = cargo::build_rstscope(false)?;
+    // The build of the kernel tests, which `cargo xtask test` has made: alone its dependencies would be compiled anew, with
+    // fewer features.
+    let rstscope = cargo::build_kernel_tests(false)?.rstscope;
     let played = play_all(&chosen, |story| play(story, &rstscope, &folder, options.full))?;
     summarise("incidents", "story", "measured", STORIES.len(), &played)
 }

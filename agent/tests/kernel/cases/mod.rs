@@ -32,7 +32,7 @@ pub fn all() -> Vec<Case> {
 /// Those that are the same on every kernel, because they are about what the agent does with what it was told; and the
 /// translation of addresses, for which the guests of `cargo xtask vm` have neither the modules nor the program.
 pub fn the_same_on_every_kernel() -> Vec<Case> {
-    [pods::CASES, scale::CASES, sinks::CASES, backends::CASES].concat()
+    [pods::CASES, scale::CASES, sinks::CASES, backends::CASES, chains::CASES_OF_MANY].concat()
 }
 
 /// Those whose outcome rests on what the hooks saw: with one kind of hook by force, only these are worth another run.

@@ -23,6 +23,8 @@ use crate::{
     sockets::{Family, linger_zero},
 };
 
+pub use stories::CASES_OF_MANY;
+
 pub fn cases() -> Vec<Case> {
     [stories::CASES, near_misses::CASES].concat()
 }
