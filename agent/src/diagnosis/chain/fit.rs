@@ -115,6 +115,10 @@ fn contradict(first: &Step, second: &Step, failed_ns: u64) -> bool {
     if seen_birth(other).is_some_and(|born_ns| born_ns > failed_ns) {
         return true;
     }
+    // Its client left first, for instance because it was told of the failure: the close only answers that.
+    if second.what == What::Closed && other.peer_fin_ns.is_some() {
+        return true;
+    }
     match first.what {
         // A proxy stops connecting for a client that has left, and not the other way round.
         What::ConnectFailed(_) => {
