@@ -51,6 +51,7 @@ static CLOCK: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
 static NO_CONNECTION: Connection = Connection::NONE;
 
 #[raw_tracepoint]
+#[inline(always)]
 fn inet_sock_set_state(context: RawTracePointContext) -> i32 {
     let Some(kernel) = Running::new(&context) else { return 0 };
     let (sk, old, new): (u64, u32, u32) = (context.arg(0), context.arg(1), context.arg(2));
@@ -59,12 +60,14 @@ fn inet_sock_set_state(context: RawTracePointContext) -> i32 {
 }
 
 #[fentry]
+#[inline(always)]
 fn tcp_set_state_fentry(context: FEntryContext) -> i32 {
     set_state(&context, context.arg(0), context.arg(1));
     0
 }
 
 #[kprobe]
+#[inline(always)]
 fn tcp_set_state_kprobe(context: ProbeContext) -> u32 {
     if let (Some(sk), Some(new)) = (context.arg(0), context.arg(1)) {
         set_state(&context, sk, new);
@@ -80,12 +83,14 @@ fn set_state(context: &impl EbpfContext, sk: u64, new: u32) {
 }
 
 #[fentry]
+#[inline(always)]
 fn inet_sk_set_state_fentry(context: FEntryContext) -> i32 {
     child(&context, context.arg(0), context.arg(1));
     0
 }
 
 #[kprobe]
+#[inline(always)]
 fn inet_sk_set_state_kprobe(context: ProbeContext) -> u32 {
     if let (Some(sk), Some(new)) = (context.arg(0), context.arg(1)) {
         child(&context, sk, new);
@@ -101,6 +106,7 @@ fn child(context: &impl EbpfContext, sk: u64, new: u32) {
 }
 
 #[raw_tracepoint]
+#[inline(always)]
 fn tcp_destroy_sock(context: RawTracePointContext) -> i32 {
     let Some(kernel) = Running::new(&context) else { return 0 };
     lifecycle::on_destroy(&kernel, context.arg(0));
@@ -110,12 +116,14 @@ fn tcp_destroy_sock(context: RawTracePointContext) -> i32 {
 /// For kernels with `__inet_accept(struct socket *, struct socket *new, struct sock *new)`, about 6.5: unlike the function
 /// that waits for a connection it is entered with one, so that nothing has to wait for its return.
 #[fentry]
+#[inline(always)]
 fn inet_accept_fentry(context: FEntryContext) -> i32 {
     accept(&context, context.arg(2));
     0
 }
 
 #[kprobe]
+#[inline(always)]
 fn inet_accept_kprobe(context: ProbeContext) -> u32 {
     if let Some(sk) = context.arg(2) {
         accept(&context, sk);
@@ -125,12 +133,14 @@ fn inet_accept_kprobe(context: ProbeContext) -> u32 {
 
 /// For kernels without: `inet_csk_accept()` with four arguments, behind which the trampoline puts what it returns.
 #[fexit]
+#[inline(always)]
 fn inet_csk_accept_fexit(context: FExitContext) -> i32 {
     accept(&context, context.arg(4));
     0
 }
 
 #[kretprobe]
+#[inline(always)]
 fn inet_csk_accept_kretprobe(context: RetProbeContext) -> u32 {
     accept(&context, context.ret());
     0
@@ -144,6 +154,7 @@ fn accept(context: &impl EbpfContext, sk: u64) {
 }
 
 #[raw_tracepoint]
+#[inline(always)]
 fn tcp_rcv_space_adjust(context: RawTracePointContext) -> i32 {
     let Some(kernel) = Running::new(&context) else { return 0 };
     lifecycle::on_read(&kernel, context.arg(0));
@@ -151,6 +162,7 @@ fn tcp_rcv_space_adjust(context: RawTracePointContext) -> i32 {
 }
 
 #[raw_tracepoint]
+#[inline(always)]
 fn tcp_receive_reset(context: RawTracePointContext) -> i32 {
     let Some(kernel) = Running::new(&context) else { return 0 };
     reset::on_receive_reset(&kernel, context.arg(0), 0);
@@ -159,12 +171,14 @@ fn tcp_receive_reset(context: RawTracePointContext) -> i32 {
 
 /// For kernels whose `tcp_reset()` is given the segment (from about 6.0), which says whether a RST arrived.
 #[fentry]
+#[inline(always)]
 fn tcp_reset_fentry(context: FEntryContext) -> i32 {
     receive_reset(&context, context.arg(0), context.arg(1));
     0
 }
 
 #[kprobe]
+#[inline(always)]
 fn tcp_reset_kprobe(context: ProbeContext) -> u32 {
     if let (Some(sk), Some(skb)) = (context.arg(0), context.arg(1)) {
         receive_reset(&context, sk, skb);
@@ -181,6 +195,7 @@ fn receive_reset(context: &impl EbpfContext, sk: u64, skb: u64) {
 
 /// For kernels whose `tcp_send_reset` has two arguments.
 #[raw_tracepoint]
+#[inline(always)]
 fn tcp_send_reset(context: RawTracePointContext) -> i32 {
     let Some(kernel) = Running::new(&context) else { return 0 };
     reset::on_send_reset(&kernel, context.arg(0), context.arg(1), None);
@@ -189,6 +204,7 @@ fn tcp_send_reset(context: RawTracePointContext) -> i32 {
 
 /// For kernels whose `tcp_send_reset` names its reason.
 #[raw_tracepoint]
+#[inline(always)]
 fn tcp_send_reset_reason(context: RawTracePointContext) -> i32 {
     let Some(kernel) = Running::new(&context) else { return 0 };
     reset::on_send_reset(&kernel, context.arg(0), context.arg(1), Some(context.arg(2)));
@@ -198,18 +214,21 @@ fn tcp_send_reset_reason(context: RawTracePointContext) -> i32 {
 /// For kernels whose `tcp_send_reset` tracepoint does not fire without a full socket: the function that sends. IPv6 has
 /// an entry of its own because one program is attached by a trampoline to one function.
 #[fentry]
+#[inline(always)]
 fn tcp_v4_send_reset_fentry(context: FEntryContext) -> i32 {
     answer(&context, context.arg(0), context.arg(1));
     0
 }
 
 #[fentry]
+#[inline(always)]
 fn tcp_v6_send_reset_fentry(context: FEntryContext) -> i32 {
     answer(&context, context.arg(0), context.arg(1));
     0
 }
 
 #[kprobe]
+#[inline(always)]
 fn tcp_v4_send_reset_kprobe(context: ProbeContext) -> u32 {
     if let (Some(sk), Some(skb)) = (context.arg(0), context.arg(1)) {
         answer(&context, sk, skb);
@@ -218,6 +237,7 @@ fn tcp_v4_send_reset_kprobe(context: ProbeContext) -> u32 {
 }
 
 #[kprobe]
+#[inline(always)]
 fn tcp_v6_send_reset_kprobe(context: ProbeContext) -> u32 {
     if let (Some(sk), Some(skb)) = (context.arg(0), context.arg(1)) {
         answer(&context, sk, skb);
@@ -250,6 +270,7 @@ extern "C" fn task_file(context: *mut c_void) -> i32 {
 
 /// Not attached anywhere: the agent runs it by hand (BPF_PROG_TEST_RUN) to measure HZ.
 #[raw_tracepoint]
+#[inline(always)]
 fn clock(_context: RawTracePointContext) -> i32 {
     if let Some(sample) = CLOCK.get_ptr_mut(0) {
         // SAFETY: the pointer is to this CPU's value of a map that is never freed while the program runs; the helpers

@@ -20,4 +20,6 @@ pub mod plan;
 pub mod preflight;
 pub mod refusal;
 pub mod settle;
+#[cfg(test)]
+mod stack;
 pub mod tracer;

@@ -33,7 +33,7 @@ use super::{
 };
 
 /// The eBPF object, built by `build.rs`.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("RSTSCOPE_EBPF_OBJECT"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("RSTSCOPE_EBPF_OBJECT"));
 
 /// Sizes and filters.
 #[derive(Clone, Debug)]
