@@ -40,9 +40,9 @@ pub fn on_state<K: Kernel>(kernel: &K, sk: u64, old: u8, new: u8) {
         (_, state::ESTABLISHED) => established(kernel, sk, old),
         (_, state::FIN_WAIT1 | state::LAST_ACK) => {
             fin(kernel, sk, first_fin::LOCAL);
-            // Not once more when what was shut down before is closed.
-            if old != new {
-                proxy::closes(kernel, sk, old);
+            // Not once more when what was shut down before is closed, nor in answer to the peer's FIN.
+            if old == state::ESTABLISHED {
+                proxy::closes(kernel, sk);
             }
         }
         (_, state::CLOSE_WAIT) => fin(kernel, sk, first_fin::PEER),

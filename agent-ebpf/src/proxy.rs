@@ -6,6 +6,7 @@
 use agent_common::{
     connection::{Connection, Failure},
     event::kind,
+    tcp::state,
 };
 
 use crate::{
@@ -29,9 +30,9 @@ pub fn failed<K: Kernel>(kernel: &K, connection: &Connection) {
     }
 }
 
-/// The current process sends its FIN on `sk`, which was in this state.
+/// The current process sends its FIN on `sk`, which was established.
 #[inline(always)]
-pub fn closes<K: Kernel>(kernel: &K, sk: u64, state: u8) {
+pub fn closes<K: Kernel>(kernel: &K, sk: u64) {
     if !task::in_process_context(kernel) {
         return;
     }
@@ -51,7 +52,7 @@ pub fn closes<K: Kernel>(kernel: &K, sk: u64, state: u8) {
     kernel.note_failure(tgid, &Failure { left: failure.left - 1, ..failure });
     write(kernel, faults, &tuple, |event| {
         event.kind = kind::CLOSED;
-        fill_full(kernel, sk, state, event);
+        fill_full(kernel, sk, state::ESTABLISHED, event);
         fill_connection(Some(connection), event);
         fill_actor(kernel, event);
     });
@@ -63,7 +64,6 @@ mod tests {
         connection::role,
         event::{Event, flag},
         layout::Member,
-        tcp::state,
     };
 
     use super::*;
@@ -182,6 +182,17 @@ mod tests {
         kernel.process();
         kernel.receive_rst(opened, 104);
         kernel.go(other, state::FIN_WAIT1);
+        assert!(closes_told(&kernel).is_empty());
+    }
+
+    #[test]
+    fn a_close_after_the_client_has_left_is_not_told() {
+        let (mut kernel, accepted, opened) = proxy();
+        kernel.receive_rst(opened, 104);
+        kernel.softirq();
+        kernel.go(accepted, state::CLOSE_WAIT);
+        kernel.process();
+        kernel.go(accepted, state::LAST_ACK);
         assert!(closes_told(&kernel).is_empty());
     }
 
