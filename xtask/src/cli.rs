@@ -238,7 +238,7 @@ Examples:
   cargo xtask containers                    all of them
   cargo xtask containers podman agent-      those whose name contains one of these
 
-containerd, runc, podman and crun are unpacked into the cache; nothing of them is seen by the system.";
+containerd, runc, podman, crun and docker are unpacked into the cache; nothing of them is seen by the system.";
 
 /// Options of `cargo xtask containers`.
 #[derive(Debug, Default, Args)]

@@ -6,7 +6,8 @@
 //!
 //! * [`cases`]: the table of what is played.
 //! * [`outside`]: the root process around a case, which leaves no cgroup and no process behind.
-//! * [`inside`]: the process of one case. [`layout`], [`image`], [`engines`], [`agents`], [`server`]: what it is made of.
+//! * [`inside`]: the process of one case. [`layout`], [`image`], [`engines`], [`agents`], [`names`], [`server`]: what it
+//!   is made of.
 
 mod agents;
 mod cases;
@@ -14,6 +15,7 @@ mod engines;
 mod image;
 mod inside;
 mod layout;
+mod names;
 mod outside;
 mod server;
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use super::{agents::Place, engines::Engine, layout::Layout};
+use super::{agents::Place, engines::Engine, layout::Layout, names::Names};
 
 /// One container and the agent that has to name it.
 pub struct Case {
@@ -13,8 +13,7 @@ pub struct Case {
     /// Who makes the container.
     pub engine: Engine,
     /// The container's cgroup below the case's own; `{uid}`, `{uid_}` and `{id}` are filled in, the latter by
-    /// [`Engine::Cri`] itself. Empty where the engine
-    /// chooses it.
+    /// [`Engine::Cri`] itself. Empty where the engine chooses it.
     pub cgroup: &'static str,
     /// The hierarchies the engine finds.
     pub layout: Layout,
@@ -26,15 +25,6 @@ pub struct Case {
     pub is_late: bool,
     /// What rstscope has to say of the runtime; nothing where the path does not tell it.
     pub runtime: Option<&'static str>,
-}
-
-/// From what the agent learns the names of a pod and its container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Names {
-    /// The folders that a kubelet would have made for their logs.
-    LogFolders,
-    /// The socket of the container runtime.
-    RuntimeSocket,
 }
 
 const SYSTEMD_POD: &str =
@@ -79,12 +69,12 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "containerd-pod",
-        about: "containerd and its shim on cgroup v2, with runc",
+        about: "containerd and its shim on cgroup v2, with runc; its socket knows nothing of pods",
         engine: Engine::Containerd,
         cgroup: SYSTEMD_POD,
         layout: Layout::Unified,
         agent: Place::Host,
-        names: Names::LogFolders,
+        names: Names::LogFoldersOnly,
         is_late: false,
         runtime: Some("containerd"),
     },

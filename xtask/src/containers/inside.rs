@@ -2,7 +2,6 @@
 //! about it against what it did itself.
 
 use std::{
-    fs,
     io::{Read, Write},
     net::{Ipv4Addr, TcpStream},
     path::Path,
@@ -15,10 +14,11 @@ use serde_json::{Value, json};
 
 use super::{
     agents::Place,
-    cases::{self, Case, Names},
-    engines::{self, Container, Pod, Task},
+    cases::{self, Case},
+    engines::{Container, Pod, Task},
     image,
     layout::{self, Layout},
+    names::Names,
 };
 use crate::{
     cli::CasePart,
@@ -84,7 +84,7 @@ fn name(
     let uid = format!("{:08x}-93b7-4a58-8e21-7c6d4b3a2f10", process::id());
     let id = format!("{:08x}{}", process::id(), "5ea1".repeat(14));
     let pod = Pod { uid: &uid, ..POD };
-    let names = tell_names(case.names, &pod, folder)?;
+    let names = case.names.tell(&pod, folder)?;
     let cgroup = case.cgroup.replace("{uid_}", &uid.replace('-', "_")).replace("{uid}", &uid).replace("{id}", &id);
 
     let rstscope = case.agent.program(&options.play.rstscope, folder)?;
@@ -104,6 +104,7 @@ fn name(
         port: PORT,
     };
     let container = case.engine.start(&task)?;
+    case.names.examine(&rstscope, &flags, verdict)?;
 
     let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).context("cannot connect into the container")?;
     let port = client.local_addr().context("a connection has an address")?.port();
@@ -142,12 +143,12 @@ fn check(case: &Case, line: &Value, container: &Container, pod: &Pod<'_>, verdic
         for (key, value) in [("namespace", pod.namespace), ("name", pod.name), ("uid", pod.uid), ("node", "node-7")] {
             verdict.is(line, &format!("/local/pod/{key}"), value);
         }
-        let source = if case.names == Names::LogFolders { "pod_logs" } else { "cri" };
+        let source = case.names.source();
         verdict.is(line, "/local/attribution/pod", source);
         verdict.is(line, "/local/attribution/container_name", source);
     }
     match case.names {
-        Names::LogFolders => verdict.absent(line, "/local/container/image"),
+        Names::LogFolders | Names::LogFoldersOnly => verdict.absent(line, "/local/container/image"),
         Names::RuntimeSocket => {
             verdict.is(line, "/local/container/image", pod.image);
             verdict.is(line, "/local/pod/labels", json!({ pod.label.0: pod.label.1 }));
@@ -163,22 +164,6 @@ fn check(case: &Case, line: &Value, container: &Container, pod: &Pod<'_>, verdic
     let word = |pointer: &str| line.pointer(pointer).and_then(|value| value.as_str()).unwrap_or("-").to_owned();
     let id: String = word("/local/container/id").chars().take(12).collect();
     verdict.measured(format!("{id} {} {}", word("/local/container/runtime"), word("/local/pod/name")));
-}
-
-/// Prepares what the agent learns names from, and says so in its flags. A node always has the folder for logs.
-fn tell_names(names: Names, pod: &Pod<'_>, folder: &Path) -> Result<Vec<String>> {
-    let logs = folder.join("pods");
-    let log = logs.join(format!("{}_{}_{}/{}", pod.namespace, pod.name, pod.uid, pod.container));
-    let made = if names == Names::LogFolders { &log } else { &logs };
-    fs::create_dir_all(made).with_context(|| format!("cannot make the folder {}", made.display()))?;
-    let mut flags = vec!["--pod-logs".to_owned(), logs.display().to_string()];
-    if names == Names::RuntimeSocket {
-        let beginning = pod.label.0.split_inclusive('/').next().unwrap_or_default();
-        flags.extend(["--cri-socket".to_owned(), engines::socket(folder).display().to_string()]);
-        flags.extend(["--pod-labels".to_owned(), format!("{beginning}*")]);
-        flags.extend(["--pod-annotations".to_owned(), pod.annotation.0.to_owned()]);
-    }
-    Ok(flags)
 }
 
 /// Uses the connection again some time after the server has closed it and the container's cgroup was removed.

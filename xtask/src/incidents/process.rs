@@ -14,7 +14,7 @@ use super::sockets;
 use crate::child;
 pub use crate::child::bound_to_us;
 
-/// How long a server may take until it listens. A Java on a busy machine takes its time.
+/// How long a process may take until it is ready. A Java on a busy machine takes its time.
 const START: Duration = Duration::from_secs(40);
 
 /// A running process and what it has said.
@@ -43,17 +43,24 @@ impl Process {
     /// Starts a server and waits until it listens. Connecting to find out would be a connection too many.
     pub fn serve(name: &str, command: &mut Command, folder: &Path, port: u16) -> Result<Self> {
         let mut process = Self::start(name, command, folder)?;
+        process.wait_until(&format!("it to listen on port {port}"), || sockets::listens(port))?;
+        Ok(process)
+    }
+
+    /// Waits until it has brought something about; what it said tells why it has not.
+    pub fn wait_until(&mut self, what: &str, done: impl Fn() -> Result<bool>) -> Result<()> {
         let deadline = Instant::now() + START;
-        while !sockets::listens(port)? {
-            if let Some(status) = process.child.try_wait().context("cannot wait for a server")? {
-                bail!("{name} ended ({status}) before it listened; it said:\n{}", process.said());
+        while !done()? {
+            let name = &self.name;
+            if let Some(status) = self.child.try_wait().context("cannot wait for a process")? {
+                bail!("{name} ended ({status}), waiting for {what}; it said:\n{}", self.said());
             }
             if Instant::now() > deadline {
-                bail!("{name} did not listen within {} s; it said:\n{}", START.as_secs(), process.said());
+                bail!("{name}: waited {} s in vain for {what}; it said:\n{}", START.as_secs(), self.said());
             }
             thread::sleep(Duration::from_millis(20));
         }
-        Ok(process)
+        Ok(())
     }
 
     /// Its process id: a program started by way of [`bound_to_us`] keeps the id it was started with.

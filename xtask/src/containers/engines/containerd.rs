@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     containers::image,
-    incidents::{network::wait_until, process::Process, sockets},
+    incidents::{process::Process, sockets},
 };
 
 /// What a pod's first process is made of, where a node has its pause image.
@@ -48,7 +48,7 @@ pub fn run_pod(installed: &Installed, task: &Task<'_>) -> Result<Container> {
          [plugins.'io.containerd.grpc.v1.cri'.cni]\nbin_dir = '{0}'\nconf_dir = '{0}'\n",
         task.folder.join("cni").display()
     );
-    let daemon = start(installed, task, &[], &interface)?;
+    let mut daemon = start(installed, task, &[], &interface)?;
     let entry_point = task.server();
     let pause = [image::PROGRAM, "container-part", "pause"].map(str::to_owned);
     let archive = image::archive(task.root, task.folder, &[(PAUSE, &pause[..]), (task.pod.image, &entry_point)])?;
@@ -66,7 +66,7 @@ pub fn run_pod(installed: &Installed, task: &Task<'_>) -> Result<Container> {
     kubelet.args(["--label", &pair(pod.label), "--annotation", &pair(pod.annotation)]);
     kubelet.arg("--logs").arg(task.folder.join("output")).arg("--").args(task.server());
     let id = succeed("the program that plays the kubelet", &mut kubelet)?.trim().to_owned();
-    wait_until("the server in the pod", || sockets::listens(task.port))?;
+    daemon.wait_until("the server in the pod", || sockets::listens(task.port))?;
     Ok(Container { _processes: vec![daemon], path: format!("{parent}/{id}"), id })
 }
 
@@ -91,8 +91,8 @@ fn start(installed: &Installed, task: &Task<'_>, disabled: &[&str], more: &str) 
     let file = task.folder.join("containerd.toml");
     write(&file, &configuration)?;
     let mut command = installed.command(&installed.program("containerd")?);
-    let daemon = Process::start("containerd", command.arg("--config").arg(&file), task.folder)?;
-    wait_until("containerd's socket", || Ok(socket.exists()))?;
+    let mut daemon = Process::start("containerd", command.arg("--config").arg(&file), task.folder)?;
+    daemon.wait_until("its socket", || Ok(socket.exists()))?;
     Ok(daemon)
 }
 

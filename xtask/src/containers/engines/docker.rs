@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     containers::image,
-    incidents::{network::wait_until, process::Process, sockets},
+    incidents::{process::Process, sockets},
 };
 
 /// `docker run`, in a network that the daemon leaves alone.
@@ -25,8 +25,8 @@ pub fn run(installed: &Installed, task: &Task<'_>) -> Result<Container> {
     command.args(["--config-file", &at("daemon.json"), "--data-root", &at("data"), "--exec-root", &at("state")]);
     command.args(["--pidfile", &at("pid"), "--host", &host, "--storage-driver=vfs", "--iptables=false"]);
     command.args(["--bridge=none", "--exec-opt=native.cgroupdriver=cgroupfs"]);
-    let daemon = Process::start("dockerd", &mut command, task.folder)?;
-    wait_until("docker's socket", || Ok(socket.exists()))?;
+    let mut daemon = Process::start("dockerd", &mut command, task.folder)?;
+    daemon.wait_until("its socket", || Ok(socket.exists()))?;
 
     let client = || -> Result<_> {
         let mut command = installed.command(&installed.program("docker")?);
@@ -41,7 +41,7 @@ pub fn run(installed: &Installed, task: &Task<'_>) -> Result<Container> {
     command.args(["run", "--detach", "--network=host", "--log-driver=none", "--cgroup-parent", &parent]);
     command.args(["--cidfile", &at("id"), task.pod.image]);
     succeed("docker run", &mut command)?;
-    wait_until("the server in the container", || sockets::listens(task.port))?;
+    daemon.wait_until("the server in the container", || sockets::listens(task.port))?;
     let id = fs::read_to_string(folder.join("id")).context("docker wrote no id")?.trim().to_owned();
     Ok(Container { _processes: vec![daemon], path: format!("{parent}/{id}"), id })
 }
