@@ -210,6 +210,19 @@ mod tests {
         assert_eq!((event.connection.owner.tgid, event.connection.owner_from), (200, owner_from::CLOSE));
     }
 
+    /// Keepalive gives up a connection that its owner has left to somebody else.
+    #[test]
+    fn a_timer_resets_nothing_of_a_process_that_has_ended() {
+        let mut kernel = Fake::new();
+        let sk = kernel.connected();
+        kernel.exit(100, true);
+        kernel.run(200, "heir");
+        kernel.softirq();
+        reset::on_send_reset(&kernel, sk, 0, None);
+        let event = kernel.take_event();
+        assert_eq!((event.kind, event.connection.owner), (kind::RESET_SENT, Task::NOBODY));
+    }
+
     #[test]
     fn a_kernel_that_shows_too_little_of_a_process_changes_nothing() {
         for absent in [Member::TaskTgid, Member::TaskStartBoottime, Member::SignalLive] {

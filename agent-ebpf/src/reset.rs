@@ -120,9 +120,10 @@ fn sent_for_connection<K: Kernel>(kernel: &K, faults: u64, sk: u64, skb: u64, st
     let living = if state == state::CLOSE { kernel.connection(sk) } else { follow(kernel, sk) };
     let connection = match living {
         Some(connection) => {
-            // The owner is the one on record. At CLOSE that was brought up to date, with the files as they were. Where a timer
-            // or an answer resets an open socket it is not: Linux 6.1 refuses the program then, because its calls together
-            // would take more than 512 bytes of stack (`check_max_stack_depth`).
+            // At CLOSE that was done, with the files as they were.
+            if state != state::CLOSE {
+                owner::bring_up_to_date(kernel, sk, connection);
+            }
             if !lives_on(state, skb) {
                 connection.flags |= connection_flag::RESET_SENT;
             }

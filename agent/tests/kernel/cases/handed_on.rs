@@ -59,7 +59,7 @@ fn served_by(netns: &Netns, mut master: Actor, worker: usize, reads: bool) -> (A
 fn listens_for_others(test: &str, master_name: &'static str, worker_name: &'static str, workers: usize) {
     let [its, theirs] = cgroups(test, ["master", "workers"]);
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let (its_path, their_path) = (its.path().to_owned(), theirs.path().to_owned());
     let (mut master, pids, port) = netns.run(move || {
         let mut master = Actor::start(master_name, "server", &[&its_path]);
@@ -161,7 +161,7 @@ fn left_behind() {
     let place = tempfile::tempdir().unwrap();
     let [its, heirs] = cgroups("left", ["connector", "heir"]);
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     for closes in [false, true] {
         let folder = place.path().to_owned();
         let (its_path, heirs_path) = (its.path().to_owned(), heirs.path().to_owned());
@@ -198,7 +198,7 @@ fn left_behind() {
 fn moved() {
     let [old, new] = cgroups("moves", ["old", "new"]);
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     for reads in [true, false] {
         let (old, new) = (old.path().to_owned(), new.path().to_owned());
         let (_server, client, port) = netns.run(move || {
@@ -295,7 +295,7 @@ fn removed() {
     let walks = at_leisure(Duration::from_millis(1500));
     let id = container_id(6);
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let cgroup = Cgroup::make(&format!("system.slice/docker-{id}.scope"));
     let path = cgroup.path().to_owned();
     let (mut actor, mut client, port) = netns.run(move || {

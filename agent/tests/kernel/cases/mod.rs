@@ -25,7 +25,7 @@ pub use wrap::CASES_AFTER_BOOT;
 
 /// Every case that any machine can run.
 pub fn all() -> Vec<Case> {
-    let others = [owner::CASES_OF_NAMES, load::CASES_OF_THE_RING, command_line::CASES];
+    let others = [owner::CASES_OF_NAMES, older::CASES, load::CASES_OF_THE_RING, command_line::CASES];
     [resting_on_hooks(), others.concat()].concat()
 }
 
@@ -47,7 +47,6 @@ pub fn resting_on_hooks() -> Vec<Case> {
         near_misses::CASES,
         owner::CASES,
         handed_on::CASES,
-        older::CASES,
         lifetime::CASES,
         load::CASES,
     ]

@@ -16,6 +16,7 @@ use crate::{
     sockets::{Family, Pair, linger_zero},
 };
 
+/// No hook is part of it: the agent asks the kernel once, at its start.
 pub const CASES: &[Case] = &[
     ("older_connections_get_their_processes_by_the_kernels_iterator", || both_ends("iterator")),
     ("older_connections_get_their_processes_by_proc_and_sock_diag", || both_ends("proc")),

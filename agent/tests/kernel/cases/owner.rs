@@ -225,7 +225,7 @@ fn reader() {
 /// A connection that is reset before anybody read from it: only a probe on the accept tells whose it was.
 fn acceptor() {
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let (actor, client, port) = served(&netns, "acceptor", None);
     crate::sockets::linger_zero(&client);
     drop(client);
@@ -245,7 +245,7 @@ fn both_ends() {
     let id = container_id(4);
     let cgroup = Cgroup::make(&format!("system.slice/docker-{id}.scope"));
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     let (mut actor, client, port) = served(&netns, "webserver", Some(&cgroup));
     let peer = client.local_addr().unwrap().port();
     actor.tell("close");
@@ -273,7 +273,7 @@ fn moved() {
     let top = format!("rstscope-test-moved-{}", std::process::id());
     let (old, new) = (Cgroup::make(&format!("{top}/old")), Cgroup::make(&format!("{top}/new")));
     let netns = Netns::new();
-    let mut agent = Agent::start(&[]);
+    let mut agent = Agent::shared();
     for read in [true, false] {
         let (old, new) = (old.path().to_owned(), new.path().to_owned());
         let (_actor, client, port) = netns.run(move || {
