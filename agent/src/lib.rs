@@ -18,3 +18,4 @@ pub mod event;
 pub mod kernel;
 pub mod settings;
 pub mod sinks;
+pub mod telemetry;

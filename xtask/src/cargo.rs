@@ -116,8 +116,11 @@ pub struct KernelTests {
 }
 
 /// Builds the kernel tests; this machine and the guests run the same ones.
+///
+/// Of the whole workspace, as the unit tests are: the features of its packages' dependencies are those of all of them then,
+/// and nothing is compiled a second time with fewer.
 pub fn build_kernel_tests(release: bool) -> Result<KernelTests> {
-    let mut arguments = vec!["test", "--package", "rstscope", "--test", "kernel", "--no-run", "--locked"];
+    let mut arguments = vec!["test", "--workspace", "--test", "kernel", "--no-run", "--locked"];
     if release {
         arguments.push("--release");
     }

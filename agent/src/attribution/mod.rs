@@ -15,6 +15,7 @@ mod remembered;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -28,7 +29,7 @@ use conntrack::Conntrack;
 use pods::{
     cluster::PodAt,
     failure::Failure,
-    health::Health,
+    health::{Health, Healths},
     store::SOURCES,
     workers::{Sources, Workers},
 };
@@ -161,6 +162,12 @@ impl Attributor {
     #[must_use]
     pub fn sources(&self) -> [(Source, Health); SOURCES.len()] {
         self.pods.health()
+    }
+
+    /// Where the sources of pods' names say how they fare, for whoever asks later.
+    #[must_use]
+    pub fn healths(&self) -> Arc<Healths> {
+        self.pods.healths()
     }
 
     /// What the whole cluster's watches know: how many pods, and which of them fail.

@@ -92,6 +92,7 @@ fn trial(found: Found, tuning: &Tuning) -> Result<(Vec<Check>, Option<Attached>)
         closed: tuning.closed_connections,
         ring_bytes,
         settings: Settings::EMPTY,
+        program_stats: false,
         older: tuning.older_connections,
         proc_root: tuning.proc_root.clone(),
     };

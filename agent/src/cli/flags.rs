@@ -1,6 +1,6 @@
 //! Every flag, defined once: help, completions and the man page come from here.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
@@ -136,6 +136,15 @@ pub struct RunFlags {
     /// After SIGTERM, how long sinks may take to hand on what they have; Kubernetes kills after 30s
     #[arg(long, value_name = "TIME", default_value = "25s", value_parser = time)]
     pub grace: Duration,
+    /// Answer /metrics, /livez and /readyz there, as [::]:9464 or 127.0.0.1:9464; by default nowhere
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+    /// Metrics tell so many pairs of workloads apart; the rest goes by the name `other`
+    #[arg(long, value_name = "COUNT", default_value_t = 200)]
+    pub metrics_pairs: usize,
+    /// Have the kernel count how often and how long eBPF programs run, which costs each run some 20 ns
+    #[arg(long)]
+    pub program_stats: bool,
     /// What is followed, and how.
     #[command(flatten)]
     pub follow: Follow,

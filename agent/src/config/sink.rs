@@ -11,12 +11,13 @@ use super::nearest::{explained, refuse_unknown};
 use crate::{
     settings::{Wrong, secret::Secret},
     sinks::{
+        account::Account,
         file::{self, FileSettings},
         filter::Filter,
         loki::{self, LokiSettings},
         network::client::client,
         otlp::{self, OtlpSettings},
-        outputs::{Line, Lost},
+        outputs::Line,
         running::Running,
         splunk::{self, SplunkSettings},
         stdout::lines::{self as stdout, StdoutSettings},
@@ -113,15 +114,15 @@ impl SinkSettings {
         spools: &Path,
         predecessor: Option<Running>,
         lines: Receiver<Line>,
-        lost: Arc<Lost>,
+        account: Arc<Account>,
     ) -> Result<Running, Wrong> {
         let no_thread = |error: std::io::Error| Wrong(format!("cannot start a thread: {error}"));
         match self {
-            Self::Stdout(_) => stdout::start(name, predecessor, lines, lost).map_err(no_thread),
-            Self::File(settings) => file::start(name, settings, predecessor, lines, lost).map_err(no_thread),
-            Self::Loki(settings) => loki::start(name, settings, &spools.join(name), predecessor, lines, lost),
-            Self::Splunk(settings) => splunk::start(name, settings, &spools.join(name), predecessor, lines, lost),
-            Self::Otlp(settings) => otlp::start(name, settings, &spools.join(name), predecessor, lines, lost),
+            Self::Stdout(_) => stdout::start(name, predecessor, lines, account).map_err(no_thread),
+            Self::File(settings) => file::start(name, settings, predecessor, lines, account).map_err(no_thread),
+            Self::Loki(settings) => loki::start(name, settings, &spools.join(name), predecessor, lines, account),
+            Self::Splunk(settings) => splunk::start(name, settings, &spools.join(name), predecessor, lines, account),
+            Self::Otlp(settings) => otlp::start(name, settings, &spools.join(name), predecessor, lines, account),
         }
     }
 

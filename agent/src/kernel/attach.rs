@@ -7,7 +7,7 @@ use aya::{Btf, Ebpf, programs::Program};
 use serde::Serialize;
 
 use super::{
-    losses,
+    losses::{self, Runs},
     plan::{Flavour, Hook, Plan, Refusal, UNSEEN_WITHOUT_SOCKET, Want, Way},
     refusal::{Refused, refused},
 };
@@ -221,7 +221,7 @@ pub fn unload(ebpf: &mut Ebpf, hook: &Hook) {
 
 /// How often the kernel skipped the program of a hook; `None` if it cannot be asked.
 #[must_use]
-pub fn skipped(ebpf: &Ebpf, hook: &Hook) -> Option<u64> {
+pub fn runs(ebpf: &Ebpf, hook: &Hook) -> Option<Runs> {
     let descriptor = match ebpf.program(hook.program)? {
         Program::RawTracePoint(program) => program.fd(),
         Program::KProbe(program) => program.fd(),
@@ -229,7 +229,7 @@ pub fn skipped(ebpf: &Ebpf, hook: &Hook) -> Option<u64> {
         Program::FExit(program) => program.fd(),
         _ => return None,
     };
-    Some(losses::skipped(descriptor.ok()?.as_fd()))
+    Some(losses::runs(descriptor.ok()?.as_fd()))
 }
 
 #[cfg(test)]

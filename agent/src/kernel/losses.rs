@@ -81,13 +81,25 @@ impl Losses {
     }
 }
 
-/// How often the kernel skipped a program because it was already running on the same CPU (`recursion_misses` of
-/// `struct bpf_prog_info`, from 5.12 on; 0 before).
-///
-/// Softirq can interrupt a program in process context and come to the same hook; the kernel then does not run it again.
+/// What the kernel counts of one program; all 0 if it does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Runs {
+    /// How often it was not run because it was already running on the same CPU (`recursion_misses`, from 5.12 on).
+    ///
+    /// Softirq can interrupt a program in process context and come to the same hook; the kernel then does not run it again.
+    pub skipped: u64,
+    /// How often it ran, while `kernel.bpf_stats_enabled` is on or somebody has switched it on (`run_cnt`).
+    pub count: u64,
+    /// How long that took (`run_time_ns`).
+    pub ns: u64,
+}
+
+/// Reads `struct bpf_prog_info`.
 #[must_use]
-pub fn skipped(program: BorrowedFd<'_>) -> u64 {
-    /// Offset of `recursion_misses` in `struct bpf_prog_info`, `include/uapi/linux/bpf.h`.
+pub fn runs(program: BorrowedFd<'_>) -> Runs {
+    // Offsets in `struct bpf_prog_info`, `include/uapi/linux/bpf.h`.
+    const RUN_TIME_NS: usize = 192;
+    const RUN_CNT: usize = 200;
     const RECURSION_MISSES: usize = 208;
     const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 
@@ -114,10 +126,14 @@ pub fn skipped(program: BorrowedFd<'_>) -> u64 {
             size_of::<Attributes>() as libc::c_long,
         )
     };
-    if result != 0 || (attributes.info_len as usize) < info.len() {
-        return 0;
+    if result != 0 {
+        return Runs::default();
     }
-    info[RECURSION_MISSES..].try_into().map_or(0, u64::from_ne_bytes)
+    // An older kernel fills in less, and says how much.
+    let filled = info.len().min(attributes.info_len as usize);
+    let word =
+        |at: usize| info[..filled].get(at..at + 8).and_then(|it| it.try_into().ok()).map_or(0, u64::from_ne_bytes);
+    Runs { skipped: word(RECURSION_MISSES), count: word(RUN_CNT), ns: word(RUN_TIME_NS) }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap as Names,
     io,
+    os::fd::OwnedFd,
     path::PathBuf,
     thread,
     time::{Duration, Instant},
@@ -26,8 +27,9 @@ use tokio::io::unix::AsyncFd;
 use super::{
     attach::{self, Attached, Running, attach},
     hz::{self, Sample},
-    losses::{Counters, Loss, Losses},
+    losses::{Counters, Loss, Losses, Runs},
     older::{self, Seeds},
+    plan::Hook,
     preflight::Found,
     refusal::refused,
 };
@@ -46,6 +48,8 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Filters; the member locations are filled in here.
     pub settings: Settings,
+    /// Have the kernel count how often and how long programs run, of everybody on this node.
+    pub program_stats: bool,
     /// How to find the processes of connections older than the agent.
     pub older: older::Choice,
     /// Where the host's `/proc` is.
@@ -78,6 +82,8 @@ pub struct Tracer {
     losses: Losses,
     closed_capacity: u32,
     skipped_before_stop: u64,
+    /// While it is open the kernel counts runs.
+    _counting: Option<OwnedFd>,
     /// Ticks per second, measured.
     pub hz: u32,
     /// Member locations.
@@ -110,6 +116,7 @@ impl Tracer {
             .map_err(|error| refused("its maps", &error))?;
 
         let hz = measure_hz(&mut ebpf)?;
+        let counting = options.program_stats.then(count_runs).transpose()?;
         let mut kernel = Running::new(&mut ebpf);
         let mut attached = attach(&mut kernel, &found.plan)?;
         let (older, seeds) = older::find(&mut kernel, options.older, &options.proc_root, options.connections as usize)?;
@@ -128,6 +135,7 @@ impl Tracer {
             losses: Losses::default(),
             closed_capacity: options.closed,
             skipped_before_stop: 0,
+            _counting: counting,
             hz,
             locations: settings.locations,
             reasons: reset_reasons(&found),
@@ -206,9 +214,20 @@ impl Tracer {
         Ok(counters)
     }
 
-    fn skipped_now(&self) -> u64 {
-        self.attached.hooks.iter().filter_map(|hook| attach::skipped(&self.ebpf, hook)).sum()
+    /// What the kernel counts of each program.
+    pub fn runs(&self) -> impl Iterator<Item = (&Hook, Runs)> {
+        self.attached.hooks.iter().filter_map(|hook| Some((hook, attach::runs(&self.ebpf, hook)?)))
     }
+
+    fn skipped_now(&self) -> u64 {
+        self.runs().map(|(_, runs)| runs.skipped).sum()
+    }
+}
+
+/// BPF_ENABLE_STATS, from 5.8 on: for as long as the descriptor is open.
+fn count_runs() -> Result<OwnedFd> {
+    aya::sys::enable_stats(aya::sys::Stats::RunTime)
+        .context("the kernel does not count the runs of programs; leave out --program-stats")
 }
 
 fn drain(ring: &mut RingBuf<MapData>, limit: usize, out: &mut Vec<Bytes>) {

@@ -3,8 +3,9 @@
 //! * [`encode`]: the line; [`filter`]: who wants it; [`outputs`]: a queue for each sink;
 //! * [`stdout`], [`mod@file`]: written by a thread each ([`writer`]);
 //! * [`loki`], [`splunk`], [`otlp`]: sent by [`network`], from behind a [`spool`];
-//! * [`running`]: how sinks are told to end; [`fsync`]: when they wait for the medium.
+//! * [`account`]: what each did; [`running`]: how sinks are told to end; [`fsync`]: when they wait for the medium.
 
+pub mod account;
 pub mod encode;
 pub mod file;
 pub mod filter;

@@ -10,7 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{AgentLine, Sink, encode::Encoder, filter::Filter};
+use super::{
+    AgentLine, Sink,
+    account::{Account, Figures},
+    encode::Encoder,
+    filter::Filter,
+};
 use crate::{diagnosis::Diagnosed, kernel::losses::Loss};
 
 /// Lines that wait for one sink's thread; at about 2 KB each, 8 MB.
@@ -21,22 +26,6 @@ const TELL: Duration = Duration::from_secs(1);
 /// A line as every sink gets it.
 pub type Line = Arc<[u8]>;
 
-/// What a sink's own threads lost, until it is told.
-#[derive(Debug, Default)]
-pub struct Lost(Mutex<BTreeMap<&'static str, u64>>);
-
-impl Lost {
-    /// Counts lines lost for a cause that `lost` lines may name.
-    pub fn add(&self, cause: &'static str, count: u64) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(cause).or_default() += count;
-    }
-
-    /// Everything since the last call.
-    pub fn take(&self) -> BTreeMap<&'static str, u64> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
 /// The pipeline's end of one sink.
 #[derive(Debug)]
 pub struct Output {
@@ -45,7 +34,7 @@ pub struct Output {
     /// Which events it wants.
     pub filter: Filter,
     queue: SyncSender<Line>,
-    lost: Arc<Lost>,
+    account: Arc<Account>,
     /// Losses that this sink was not told about yet, its own and others', by sink and cause.
     owed: BTreeMap<(String, &'static str), u64>,
 }
@@ -53,23 +42,27 @@ pub struct Output {
 impl Output {
     /// An end for the pipeline, and one for the sink's thread.
     #[must_use]
-    pub fn new(name: &str, filter: Filter) -> (Self, Receiver<Line>, Arc<Lost>) {
+    pub fn new(name: &str, filter: Filter) -> (Self, Receiver<Line>, Arc<Account>) {
         let (queue, lines) = sync_channel(QUEUE);
-        let lost = Arc::new(Lost::default());
-        let output = Self { name: name.to_owned(), filter, queue, lost: Arc::clone(&lost), owed: BTreeMap::new() };
-        (output, lines, lost)
+        let account = Arc::new(Account::default());
+        let output =
+            Self { name: name.to_owned(), filter, queue, account: Arc::clone(&account), owed: BTreeMap::new() };
+        (output, lines, account)
     }
 
     fn send(&self, line: &Line) {
         if !self.try_send(line) {
-            self.lost.add("sink_queue_full", 1);
+            self.account.lose("sink_queue_full", 1);
         }
     }
 
     /// A thread that has ended takes nothing more, which is as good as full.
     fn try_send(&self, line: &Line) -> bool {
         match self.queue.try_send(Arc::clone(line)) {
-            Ok(()) => true,
+            Ok(()) => {
+                self.account.queued();
+                true
+            }
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
         }
     }
@@ -83,7 +76,9 @@ pub struct Outputs(Arc<Mutex<All>>);
 struct All {
     outputs: Vec<Output>,
     /// What sinks that were removed may still count.
-    removed: Vec<(String, Arc<Lost>)>,
+    removed: Vec<(String, Arc<Account>)>,
+    /// Everything that was ever lost, by sink and cause.
+    lost: BTreeMap<(String, &'static str), u64>,
 }
 
 impl Outputs {
@@ -98,7 +93,7 @@ impl Outputs {
             Some(old) => {
                 output.owed = std::mem::take(&mut old.owed);
                 let old = std::mem::replace(old, output);
-                all.removed.push((old.name, old.lost));
+                all.removed.push((old.name, old.account));
             }
             None => all.outputs.push(output),
         }
@@ -109,8 +104,20 @@ impl Outputs {
         let mut all = self.lock();
         while let Some(index) = all.outputs.iter().position(|output| output.name == name) {
             let old = all.outputs.remove(index);
-            all.removed.push((old.name, old.lost));
+            all.removed.push((old.name, old.account));
         }
+    }
+
+    /// What each sink has done so far.
+    #[must_use]
+    pub fn figures(&self) -> Vec<(String, Figures)> {
+        self.lock().outputs.iter().map(|output| (output.name.clone(), output.account.read())).collect()
+    }
+
+    /// What was lost so far and has been told, by sink and cause; also of sinks that were removed.
+    #[must_use]
+    pub fn lost(&self) -> BTreeMap<(String, &'static str), u64> {
+        self.lock().lost.clone()
     }
 
     /// Removes all of them.
@@ -145,16 +152,19 @@ impl FanOut {
     /// Tells every sink what any of them lost. What its queue does not take is owed, not lost.
     fn tell_losses(&mut self) -> io::Result<()> {
         let mut all = self.outputs.lock();
-        let All { outputs, removed } = &mut *all;
+        let All { outputs, removed, lost } = &mut *all;
         let mut news: BTreeMap<(String, &'static str), u64> = BTreeMap::new();
-        let present = outputs.iter().map(|output| (&output.name, &output.lost));
-        for (name, lost) in present.chain(removed.iter().map(|(name, lost)| (name, lost))) {
-            for (cause, count) in lost.take() {
+        let present = outputs.iter().map(|output| (&output.name, &output.account));
+        for (name, account) in present.chain(removed.iter().map(|(name, account)| (name, account))) {
+            for (cause, count) in account.take_losses() {
                 *news.entry((name.clone(), cause)).or_default() += count;
             }
         }
+        for (what, count) in &news {
+            *lost.entry(what.clone()).or_default() += count;
+        }
         // Of a thread that has ended nothing more comes.
-        removed.retain(|(_, lost)| Arc::strong_count(lost) > 1);
+        removed.retain(|(_, account)| Arc::strong_count(account) > 1);
         for output in outputs.iter_mut() {
             for (what, count) in &news {
                 *output.owed.entry(what.clone()).or_default() += count;
@@ -167,6 +177,7 @@ impl FanOut {
                 if output.queue.try_send(Line::from(line)).is_err() {
                     break;
                 }
+                output.account.queued();
                 entry.remove();
             }
         }
@@ -254,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_sink_that_replaces_another_gets_every_line_that_the_other_did_not() {
-        let (old, old_lines, old_lost) = Output::new("a", Filter::default());
+        let (old, old_lines, old_account) = Output::new("a", Filter::default());
         let (new, new_lines, _) = Output::new("a", Filter::default());
         let outputs = Outputs::default();
         outputs.put(old);
@@ -265,7 +276,7 @@ mod tests {
         assert_eq!((lines(&old_lines).len(), lines(&new_lines).len()), (1, 1));
         assert!(old_lines.recv().is_err(), "the old one learns that nothing follows");
         // What the old one counts while it ends is told as well.
-        old_lost.add("sink_write_failed", 3);
+        old_account.lose("sink_write_failed", 3);
         fan_out.tell_losses().unwrap();
         assert_eq!(lines(&new_lines)[0]["lost"]["count"], 3);
     }

@@ -11,7 +11,8 @@ use std::{
 };
 
 use super::{
-    outputs::{Line, Lost},
+    account::Account,
+    outputs::Line,
     running::{Health, Orders, Running},
 };
 
@@ -62,11 +63,11 @@ pub fn start(
     name: &str,
     predecessor: Option<Running>,
     lines: Receiver<Line>,
-    lost: Arc<Lost>,
+    account: Arc<Account>,
     open: impl FnOnce() -> io::Result<Box<dyn Place>> + Send + 'static,
 ) -> io::Result<Running> {
     let orders = Arc::new(Orders::default());
-    let mut writer = Writer { orders: Arc::clone(&orders), lost, health: Health::new(name) };
+    let mut writer = Writer { orders: Arc::clone(&orders), account, health: Health::new(name) };
     let thread = std::thread::Builder::new().name(format!("sink {name}")).spawn(move || {
         predecessor.map(Running::wait);
         writer.run(&lines, open);
@@ -76,7 +77,7 @@ pub fn start(
 
 struct Writer {
     orders: Arc<Orders>,
-    lost: Arc<Lost>,
+    account: Arc<Account>,
     health: Health,
 }
 
@@ -86,8 +87,9 @@ impl Writer {
             Ok(place) => place,
             Err(error) => {
                 self.health.say(format_args!("{error}; it is not used until the configuration changes"));
-                let count = lines.iter().count() as u64;
-                return self.lost.add("sink_write_failed", count);
+                self.account.fails(true);
+                let count = lines.iter().inspect(|_| self.account.took(1)).count() as u64;
+                return self.account.lose("sink_write_failed", count);
             }
         };
         loop {
@@ -105,6 +107,7 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             batch.extend(lines.try_iter().take(BATCH - 1));
+            self.account.took(batch.len() as u64);
             self.write(&mut *place, &batch);
         }
         let ended = place.end();
@@ -124,20 +127,24 @@ impl Writer {
             match place.write(&bytes[written..]) {
                 Ok(count) => {
                     written += count;
+                    self.account.fails(false);
                     self.health.works();
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
+                    self.account.fails(true);
                     self.health.fails(&format!("cannot write: {error}; tried again, lines wait in memory"));
                     if self.orders.is_over() {
                         let left = bytes[written..].iter().filter(|byte| **byte == b'\n').count() as u64;
                         self.health.say(format_args!("{left} lines could not be written before the end"));
-                        return self.lost.add("sink_write_failed", left);
+                        self.account.delivered(batch.len() as u64 - left);
+                        return self.account.lose("sink_write_failed", left);
                     }
                     self.orders.pause(RETRY);
                 }
             }
         }
+        self.account.delivered(batch.len() as u64);
         let done = place.between_lines(0);
         self.note(done, "cannot keep it in order");
     }

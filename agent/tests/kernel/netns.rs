@@ -5,7 +5,10 @@ use std::{
     os::{fd::AsRawFd, unix::fs::MetadataExt},
     process::Command,
     sync::Mutex,
+    time::{Duration, Instant},
 };
+
+use crate::agent::patience;
 
 /// Every namespace of this run. A namespace's number is given anew as soon as it is gone, and what the shared agent says
 /// late about one test's connections would look like another's.
@@ -78,6 +81,21 @@ impl Netns {
             other.ip(&format!("addr add {address} dev {peer_name}"));
         }
         other.ip(&format!("link set {peer_name} up"));
+        self.until_it_carries(name);
+        other.until_it_carries(peer_name);
+    }
+
+    /// A link that was just set up drops what it is given until a worker of the kernel has seen that it has a carrier
+    /// (`linkwatch_do_dev()`), which may take a second.
+    fn until_it_carries(&self, name: &str) {
+        let show = format!("-o link show dev {name}");
+        self.run(move || {
+            let began = Instant::now();
+            while !output_of_ip(&show).contains("state UP") {
+                assert!(began.elapsed() < patience(), "no carrier: {show}");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
     }
 
     /// A namespace in which every SYN to 10.77.0.9 disappears: the neighbour is known and does not listen.
@@ -90,6 +108,11 @@ impl Netns {
 }
 
 fn ip(arguments: &str) {
+    output_of_ip(arguments);
+}
+
+fn output_of_ip(arguments: &str) -> String {
     let output = Command::new("ip").args(arguments.split_whitespace()).output().expect("ip (iproute2) runs");
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -9,10 +9,7 @@ use std::{
 
 use rstscope::{
     config::Configuration,
-    sinks::{
-        outputs::{Line, Lost},
-        running::Running,
-    },
+    sinks::{account::Account, outputs::Line, running::Running},
 };
 use serde_json::json;
 
@@ -22,7 +19,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// A running sink.
 pub struct Feed {
     lines: SyncSender<Line>,
-    pub lost: Arc<Lost>,
+    pub account: Arc<Account>,
     running: Running,
     next: u64,
     name: String,
@@ -34,9 +31,9 @@ impl Feed {
         let configuration = Configuration::parse(configuration).unwrap();
         let (sink, settings) = configuration.sinks.first_key_value().unwrap();
         let (lines, receiver) = std::sync::mpsc::sync_channel(1000);
-        let lost = Arc::new(Lost::default());
-        let running = settings.start(sink, spools, None, receiver, Arc::clone(&lost)).unwrap();
-        Self { lines, lost, running, next: 0, name: name.to_owned() }
+        let account = Arc::new(Account::default());
+        let running = settings.start(sink, spools, None, receiver, Arc::clone(&account)).unwrap();
+        Self { lines, account, running, next: 0, name: name.to_owned() }
     }
 
     /// Makes so many lines with this in them; returns their ids.

@@ -63,7 +63,7 @@ fn the_server_s_troubles_delay_lines_and_lose_none() {
     sent.extend(feed.send(20, "x"));
     server.restart(Duration::from_millis(300));
     until("all delivered", || unique(&server) == sent);
-    assert!(feed.lost.take().is_empty());
+    assert!(feed.account.take_losses().is_empty());
     feed.end(PATIENCE);
     server.with(|loki| assert_eq!(loki.broken, Vec::<String>::new()));
 }
@@ -92,7 +92,7 @@ fn one_line_that_is_refused_costs_only_itself() {
     feed.send(1, "poison");
     sent.extend(feed.send(30, "good"));
     until("the good ones delivered", || unique(&server) == sent);
-    until("the bad one counted", || feed.lost.take().get("sink_rejected") == Some(&1));
+    until("the bad one counted", || feed.account.take_losses().get("sink_rejected") == Some(&1));
     feed.end(PATIENCE);
 }
 
@@ -103,7 +103,7 @@ fn a_request_that_is_too_large_is_split() {
     let mut feed = Feed::start("large", &configuration(&server.url(), ""), spools.path());
     let sent = feed.send(50, &"x".repeat(300));
     until("delivered", || unique(&server) == sent);
-    assert!(feed.lost.take().is_empty());
+    assert!(feed.account.take_losses().is_empty());
     feed.end(PATIENCE);
 }
 

@@ -54,7 +54,7 @@ fn the_server_s_troubles_delay_lines_and_lose_none() {
         server.set_trouble(Trouble::None);
         until("all delivered", || unique(&server) == sent);
     }
-    assert!(feed.lost.take().is_empty());
+    assert!(feed.account.take_losses().is_empty());
     feed.end(PATIENCE);
 }
 
@@ -69,7 +69,7 @@ fn a_partial_success_is_counted_and_not_sent_again() {
     let mut rejected = 0;
     let began = std::time::Instant::now();
     while rejected < 3 && began.elapsed() < PATIENCE {
-        rejected += feed.lost.take().get("sink_rejected").copied().unwrap_or(0);
+        rejected += feed.account.take_losses().get("sink_rejected").copied().unwrap_or(0);
         std::thread::sleep(Duration::from_millis(10));
     }
     feed.end(PATIENCE);

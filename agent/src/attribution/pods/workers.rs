@@ -122,6 +122,12 @@ impl Workers {
         self.shared.health.all()
     }
 
+    /// Where they say how they fare, for whoever asks later.
+    #[must_use]
+    pub fn healths(&self) -> Arc<Healths> {
+        Arc::clone(&self.shared.health)
+    }
+
     /// Whether somebody who may know a name yet unknown is being asked.
     #[must_use]
     pub fn may_learn(&self) -> bool {

@@ -8,6 +8,7 @@ use std::{
     io::{self, Write},
     path::Path,
     process::ExitCode,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -21,7 +22,10 @@ use self::{
     settings::{Effective, merge},
     sinks::Sinks,
 };
-use super::{flags::RunFlags, stages::Stages};
+use super::{
+    flags::RunFlags,
+    stages::{QUEUE, Stages},
+};
 use crate::{
     config::{Configuration, sink::SinkSettings, watch::Watch},
     sinks::{
@@ -29,6 +33,7 @@ use crate::{
         outputs::{FanOut, Outputs},
         stdout::closed::was_closed,
     },
+    telemetry::{events::Counting, samples::Sources, server, vitals::Vitals},
 };
 
 /// How often the configuration is looked at. Kubernetes takes up to a minute to bring a ConfigMap to the node.
@@ -49,16 +54,32 @@ pub fn run(flags: &RunFlags) -> Result<ExitCode> {
     if was_closed() && configuration.sinks.values().any(|sink| matches!(sink, SinkSettings::Stdout(_))) {
         bail!("standard output is closed, but a sink writes to it; leave it open or remove the sink");
     }
-    let stages = Stages::prepare(&flags.follow)?;
+    let stages = Stages::prepare(&flags.follow)?.with_program_stats(flags.program_stats);
     let outputs = Outputs::default();
+    let telemetry = Sources {
+        vitals: stages.vitals(),
+        events: Arc::default(),
+        outputs: outputs.clone(),
+        most_records: QUEUE as u64,
+    };
+    if let Some(address) = flags.listen {
+        server::start(address, telemetry.clone())?;
+    }
     let mut sinks = Sinks::new(outputs.clone(), flags.spool.clone());
     sinks.apply(&configuration.sinks)?;
     let fan_out = FanOut::new(Encoder::new(flags.follow.tuning.node.clone(), flags.follow.facts), outputs);
+    let counting = Counting::new(fan_out, telemetry.events, flags.metrics_pairs);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     let mut ended = None;
     let followed = runtime.block_on(async {
-        let daemon = Daemon { watch, sinks: &mut sinks, agent: configuration.agent, ended: &mut ended };
-        stages.follow(Box::new(fan_out), daemon.end(&path)?).await
+        let daemon = Daemon {
+            watch,
+            sinks: &mut sinks,
+            agent: configuration.agent,
+            ended: &mut ended,
+            vitals: telemetry.vitals,
+        };
+        stages.follow(Box::new(counting), daemon.end(&path)?).await
     });
     // What was seen before something failed is handed on all the same.
     sinks.end(ended.unwrap_or_else(Instant::now) + flags.grace);
@@ -84,6 +105,7 @@ struct Daemon<'a> {
     watch: Watch,
     sinks: &'a mut Sinks,
     agent: toml::Table,
+    vitals: Arc<Vitals>,
     /// When it was told to end.
     ended: &'a mut Option<Instant>,
 }
@@ -122,6 +144,7 @@ impl<'a> Daemon<'a> {
             let changes = self.sinks.apply(&configuration.sinks)?;
             Ok((changes, configuration.agent))
         });
+        self.vitals.reloads.count(applied.is_ok());
         match applied {
             Ok((changes, agent)) => {
                 let changes = if changes.is_empty() { "no sink changed".to_owned() } else { changes.join(", ") };

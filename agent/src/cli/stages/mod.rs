@@ -10,7 +10,11 @@ mod tally;
 
 use std::{
     collections::HashMap,
-    sync::mpsc::{SyncSender, TrySendError},
+    sync::{
+        Arc,
+        atomic::Ordering::Relaxed,
+        mpsc::{SyncSender, TrySendError},
+    },
     time::{Duration, Instant},
 };
 
@@ -41,14 +45,16 @@ use crate::{
         clock,
         instance::Instance,
         older,
+        plan::Hook,
         preflight::{self, Found, Status},
         tracer::{self, LOSS_INTERVAL, Options, Tracer},
     },
     sinks::{AgentLine, OlderConnections, Sink},
+    telemetry::vitals::{BY_KERNEL, ProgramRuns, Vitals},
 };
 
 /// Records waiting between the reader and the pipeline. About 30 MB when full.
-const QUEUE: usize = 65_536;
+pub const QUEUE: usize = 65_536;
 /// Records taken from the ring buffer at once.
 const BATCH: usize = 1024;
 
@@ -64,6 +70,7 @@ pub struct Stages {
     timeouts: Timeouts,
     asked: Asked,
     by_cgroup: bool,
+    vitals: Arc<Vitals>,
     _instance: Instance,
 }
 
@@ -87,6 +94,7 @@ impl Stages {
             closed: tuning.closed_connections,
             ring_bytes: tracer::check_ring_bytes(tuning.ring_bytes)?,
             settings: filter::for_kernel(filters, attributor.cgroup_root())?,
+            program_stats: false,
             older: tuning.older_connections,
             proc_root: tuning.proc_root.clone(),
         };
@@ -97,8 +105,22 @@ impl Stages {
             timeouts,
             asked: Asked { events: filter::of_events(filters), count: None, name_wait: follow.name_wait },
             by_cgroup: !filters.cgroup.is_empty(),
+            vitals: Arc::default(),
             _instance: Instance::lock(&tuning.instance)?,
         })
+    }
+
+    /// Where they write down how they fare.
+    #[must_use]
+    pub fn vitals(&self) -> Arc<Vitals> {
+        Arc::clone(&self.vitals)
+    }
+
+    /// Has the kernel count how often and how long programs run.
+    #[must_use]
+    pub fn with_program_stats(mut self, wanted: bool) -> Self {
+        self.options.program_stats = wanted;
+        self
     }
 
     /// Ends by itself after so many events.
@@ -116,6 +138,11 @@ impl Stages {
     pub async fn follow(self, sink: Box<dyn Sink + Send>, end: impl Future<Output = Result<()>>) -> Result<String> {
         let mut tracer = Tracer::start(self.found, &self.options)?;
         let started = Instant::now();
+        let vitals = self.vitals;
+        vitals.reader.beat();
+        vitals.pipeline.beat();
+        vitals.asks(self.attributor.healths());
+        vitals.attached(&tracer.attached);
 
         let (queue, messages) = std::sync::mpsc::sync_channel(QUEUE);
         let (finished, mut pipeline_finished) = oneshot::channel();
@@ -123,8 +150,15 @@ impl Stages {
         let sees_every_sender = tracer.attached.shows_every_sender() && !self.by_cgroup;
         let diagnosis = Diagnosis::new(limits(&mut tracer), self.timeouts, sees_every_sender);
         let start = start_line(&tracer, &self.attributor);
-        let pipeline =
-            Pipeline::new(self.asked, sink, tracer.take_seeds(), self.attributor, diagnosis, decoder(&tracer));
+        let pipeline = Pipeline::new(
+            Arc::clone(&vitals),
+            self.asked,
+            sink,
+            tracer.take_seeds(),
+            self.attributor,
+            diagnosis,
+            decoder(&tracer),
+        );
         let pipeline = std::thread::Builder::new()
             .name("pipeline".to_owned())
             .spawn(move || {
@@ -135,7 +169,7 @@ impl Stages {
             })
             .context("starting the pipeline thread")?;
 
-        let mut reader = Reader { queue, dropped: 0, records: Vec::with_capacity(BATCH) };
+        let mut reader = Reader { vitals, queue, dropped: 0, records: Vec::with_capacity(BATCH) };
         tokio::pin!(end);
         let mut losses = interval(LOSS_INTERVAL);
         let quiet = sleep(Duration::ZERO);
@@ -213,6 +247,7 @@ pub fn attribution(tuning: &Tuning) -> Result<AttributionConfig> {
 
 /// The end of the ring buffer's side of the queue.
 struct Reader {
+    vitals: Arc<Vitals>,
     queue: SyncSender<Message>,
     dropped: u64,
     records: Vec<bytes::Bytes>,
@@ -222,8 +257,10 @@ impl Reader {
     fn pass_on(&mut self) {
         for record in self.records.drain(..) {
             // A pipeline that has ended takes nothing more: whoever asked for one line got it.
-            if let Err(TrySendError::Full(_)) = self.queue.try_send(Message::Record(record)) {
-                self.dropped += 1;
+            match self.queue.try_send(Message::Record(record)) {
+                Ok(()) => self.vitals.queue.put(),
+                Err(TrySendError::Full(_)) => self.dropped += 1,
+                Err(TrySendError::Disconnected(_)) => {}
             }
         }
     }
@@ -237,6 +274,13 @@ impl Reader {
     }
 
     fn losses(&mut self, tracer: &mut Tracer) -> Result<()> {
+        self.vitals.reader.beat();
+        self.vitals.filtered[BY_KERNEL].store(filtered(tracer)?, Relaxed);
+        let runs = tracer.runs().map(|(hook, runs)| {
+            let Hook { hook, flavour, .. } = *hook;
+            ProgramRuns { hook, flavour, runs: runs.count, ns: runs.ns }
+        });
+        self.vitals.ran(runs.collect());
         let mut losses = tracer.losses()?;
         losses.extend(tracer.count_loss("queue_full", self.dropped));
         for loss in losses {

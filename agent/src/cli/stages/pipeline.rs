@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     io,
     net::SocketAddr,
-    sync::mpsc::{Receiver, RecvTimeoutError},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
     time::{Duration, Instant},
 };
 
@@ -32,6 +35,7 @@ use crate::{
         settle::{Settle, Settled},
     },
     sinks::{AgentLine, Sink, filter::Filter},
+    telemetry::{events::left_out, vitals::Vitals},
 };
 
 /// What the reader sends.
@@ -57,6 +61,7 @@ pub struct Asked {
 
 /// The stages behind the reader.
 pub struct Pipeline {
+    vitals: Arc<Vitals>,
     sink: Box<dyn Sink + Send>,
     seeds: Seeds,
     attributor: Attributor,
@@ -89,6 +94,7 @@ enum Next {
 impl Pipeline {
     /// Arranges the stages.
     pub fn new(
+        vitals: Arc<Vitals>,
         asked: Asked,
         sink: Box<dyn Sink + Send>,
         seeds: Seeds,
@@ -97,6 +103,7 @@ impl Pipeline {
         decoder: Decoder,
     ) -> Self {
         Self {
+            vitals,
             sink,
             sources: attributor.sources(),
             naming: Naming::new(asked.name_wait),
@@ -134,15 +141,19 @@ impl Pipeline {
         let (mut settled, mut diagnosed, mut named) = (Vec::new(), Vec::new(), Vec::new());
         loop {
             let next = self.next(messages)?;
+            self.vitals.pipeline.beat();
             let last = matches!(next, Taken::End);
             match next {
-                Taken::Message(Message::Record(bytes)) => match Record::from_bytes(&bytes) {
-                    Some(record) => {
-                        now = now.max(record.boot_ns);
-                        self.settle.take(record, &mut settled);
+                Taken::Message(Message::Record(bytes)) => {
+                    self.vitals.queue.took();
+                    match Record::from_bytes(&bytes) {
+                        Some(record) => {
+                            now = now.max(record.boot_ns);
+                            self.settle.take(record, &mut settled);
+                        }
+                        None => self.loss(&Loss { cause: "record_malformed", count: 1, by_cpu: BTreeMap::new() })?,
                     }
-                    None => self.loss(&Loss { cause: "record_malformed", count: 1, by_cpu: BTreeMap::new() })?,
-                },
+                }
                 Taken::Message(Message::CaughtUp(boot_ns)) => now = now.max(boot_ns),
                 Taken::Message(Message::Loss(loss)) => self.loss(&loss)?,
                 Taken::Nothing => {}
@@ -219,6 +230,7 @@ impl Pipeline {
     fn write(&mut self, diagnosed: &Diagnosed) -> io::Result<Next> {
         if !self.wanted.want(diagnosed) {
             self.tally.left_out += 1;
+            left_out(&self.vitals);
             return Ok(Next::More);
         }
         self.sink.event(diagnosed)?;

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
+    account::Account,
     filter::Filter,
     network::{
         self, Start,
@@ -27,7 +28,7 @@ use super::{
         protocol::{Answer, Protocol, SpooledLine, Verdict, retry_after, said, usual_verdict},
         settings::{BasicAuth, Batch, Common, Http, Retry, SpoolSettings, Tls, url},
     },
-    outputs::{Line, Lost},
+    outputs::Line,
     running::Running,
 };
 use crate::settings::{Wrong, secret::Secret};
@@ -127,7 +128,7 @@ pub fn start(
     folder: &Path,
     predecessor: Option<Running>,
     lines: Receiver<Line>,
-    lost: Arc<Lost>,
+    account: Arc<Account>,
 ) -> Result<Running, Wrong> {
     let start = Start {
         name: name.to_owned(),
@@ -140,7 +141,7 @@ pub fn start(
         protocol: Loki::new(settings)?,
         predecessor,
     };
-    network::start(start, lines, lost).map_err(|error: io::Error| Wrong(format!("cannot start a thread: {error}")))
+    network::start(start, lines, account).map_err(|error: io::Error| Wrong(format!("cannot start a thread: {error}")))
 }
 
 struct Loki {

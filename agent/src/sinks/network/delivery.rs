@@ -18,7 +18,7 @@ use super::{
 use crate::{
     settings::Wrong,
     sinks::{
-        outputs::Lost,
+        account::{Account, Outcome},
         running::{Health, Orders},
         spool::{Most, Record},
     },
@@ -35,7 +35,7 @@ const ANSWER: usize = 16 * 1024;
 pub(super) struct Delivery<P> {
     pub spooled: Arc<Spooled>,
     pub orders: Arc<Orders>,
-    pub lost: Arc<Lost>,
+    pub account: Arc<Account>,
     pub health: Health,
     pub client: reqwest::Client,
     pub protocol: P,
@@ -59,6 +59,7 @@ impl<P: Protocol> Delivery<P> {
             let lines: Vec<SpooledLine> =
                 records.iter().filter_map(|record| SpooledLine::read(&record.bytes)).collect();
             let verdict = if lines.is_empty() { Verdict::Delivered } else { runtime.block_on(self.send(&lines)) };
+            self.note(&verdict);
             let given_up = match verdict {
                 Verdict::Delivered => None,
                 Verdict::DeliveredBut(count, why) => Some((count, why)),
@@ -82,17 +83,33 @@ impl<P: Protocol> Delivery<P> {
                     continue;
                 }
             };
+            let refused_by_server = given_up.as_ref().map_or(0, |(count, _)| *count);
             match given_up {
                 Some((count, why)) => self.give_up(count, &why),
                 None => self.health.works(),
             }
-            self.give_up((records.len() - lines.len()) as u64, "not a line of rstscope");
+            let unreadable = (records.len() - lines.len()) as u64;
+            self.give_up(unreadable, "not a line of rstscope");
+            self.account.delivered((lines.len() as u64).saturating_sub(refused_by_server));
             self.acknowledge(&records);
             tries = 0;
             // After a batch that had to be split, back to full size step by step.
             at_most = at_most.saturating_mul(2).min(self.batch.lines);
         }
         self.leave();
+    }
+
+    /// Writes down how a request ended.
+    fn note(&self, verdict: &Verdict) {
+        let outcome = match verdict {
+            Verdict::Delivered => Outcome::Delivered,
+            Verdict::DeliveredBut(..) => Outcome::DeliveredInPart,
+            Verdict::Retry(..) => Outcome::Retried,
+            Verdict::Split(_) => Outcome::Split,
+            Verdict::Refused(_) => Outcome::Refused,
+        };
+        self.account.answered(outcome);
+        self.account.fails(matches!(outcome, Outcome::Retried | Outcome::Refused));
     }
 
     /// The next lines: as many as may go at once, or what there is once the first of them has waited for more.
@@ -200,7 +217,7 @@ impl<P: Protocol> Delivery<P> {
         if count == 0 {
             return;
         }
-        self.lost.add("sink_rejected", count);
+        self.account.lose("sink_rejected", count);
         if self.said_why.is_none_or(|said| said.elapsed() >= SAY_WHY) {
             self.said_why = Some(Instant::now());
             self.health.say(format_args!("{count} lines given up, they are never taken: {why}"));
@@ -209,7 +226,11 @@ impl<P: Protocol> Delivery<P> {
 
     fn acknowledge(&mut self, records: &[Record]) {
         let Some(last) = records.last() else { return };
-        if let Err(error) = self.spooled.lock().spool.acknowledge(last.number + 1) {
+        let mut inner = self.spooled.lock();
+        let acknowledged = inner.spool.acknowledge(last.number + 1);
+        inner.tell(&self.account);
+        drop(inner);
+        if let Err(error) = acknowledged {
             self.health.say(format_args!("cannot write down what was delivered: {error}; it may be delivered again"));
         }
     }

@@ -9,10 +9,7 @@ use std::{
 };
 
 use super::Spooled;
-use crate::sinks::{
-    outputs::{Line, Lost},
-    running::Health,
-};
+use crate::sinks::{account::Account, outputs::Line, running::Health};
 
 /// Lines between two commits: with the longest ones still less than the least memory of a spool.
 const BATCH: usize = 256;
@@ -21,16 +18,17 @@ const BATCH_BYTES: usize = 512 * 1024;
 const IDLE: Duration = Duration::from_millis(250);
 
 /// Takes lines until nobody sends any more.
-pub(super) fn run(spooled: &Arc<Spooled>, lines: &Receiver<Line>, lost: &Arc<Lost>, mut health: Health) {
+pub(super) fn run(spooled: &Arc<Spooled>, lines: &Receiver<Line>, account: &Arc<Account>, mut health: Health) {
     loop {
         let first = lines.recv_timeout(IDLE);
         let mut inner = spooled.lock();
         let mut bytes = 0;
         let batch = first.iter().cloned().chain(lines.try_iter()).take(BATCH);
         for line in batch {
+            account.took(1);
             bytes += line.len();
             if inner.spool.append(&line).is_err() {
-                lost.add("sink_rejected", 1);
+                account.lose("sink_rejected", 1);
             }
             if bytes >= BATCH_BYTES {
                 break;
@@ -41,8 +39,9 @@ pub(super) fn run(spooled: &Arc<Spooled>, lines: &Receiver<Line>, lost: &Arc<Los
             Err(error) => health.fails(&format!("cannot write its spool: {error}; lines wait in memory")),
         }
         let losses = inner.spool.unreported();
-        losses.iter().for_each(|(loss, count)| lost.add(loss.name(), *count));
+        losses.iter().for_each(|(loss, count)| account.lose(loss.name(), *count));
         inner.spool.reported(&losses);
+        inner.tell(account);
         inner.is_closed = matches!(first, Err(RecvTimeoutError::Disconnected));
         let is_closed = inner.is_closed;
         drop(inner);

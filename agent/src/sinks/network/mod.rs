@@ -22,7 +22,8 @@ use self::{
     settings::{Batch, Retry},
 };
 use super::{
-    outputs::{Line, Lost},
+    account::{Account, Waiting},
+    outputs::Line,
     running::{Health, Orders, Running},
     spool::{Limits, Spool, disk::FileSystem},
 };
@@ -38,6 +39,20 @@ struct Inner {
     spool: Spool,
     /// Nothing follows.
     is_closed: bool,
+    /// How many bytes the spool may have on the disk.
+    most_disk_bytes: u64,
+}
+
+impl Inner {
+    /// Writes down what waits.
+    fn tell(&self, account: &Account) {
+        account.keeps(Waiting {
+            lines: self.spool.waiting(),
+            disk_bytes: self.spool.disk_bytes(),
+            most_disk_bytes: self.most_disk_bytes,
+            is_on_disk: self.spool.is_on_disk(),
+        });
+    }
 }
 
 impl Spooled {
@@ -77,27 +92,29 @@ pub struct Start<P> {
 /// # Errors
 ///
 /// If the system has none.
-pub fn start<P: Protocol>(start: Start<P>, lines: Receiver<Line>, lost: Arc<Lost>) -> io::Result<Running> {
+pub fn start<P: Protocol>(start: Start<P>, lines: Receiver<Line>, account: Arc<Account>) -> io::Result<Running> {
     let orders = Arc::new(Orders::default());
     let name = start.name.clone();
     let thread = {
         let orders = Arc::clone(&orders);
-        std::thread::Builder::new().name(format!("sink {name}")).spawn(move || run(start, &lines, &lost, &orders))?
+        std::thread::Builder::new().name(format!("sink {name}")).spawn(move || run(start, &lines, &account, &orders))?
     };
     Ok(Running { name, orders, threads: vec![thread] })
 }
 
-fn run<P: Protocol>(start: Start<P>, lines: &Receiver<Line>, lost: &Arc<Lost>, orders: &Arc<Orders>) {
+fn run<P: Protocol>(start: Start<P>, lines: &Receiver<Line>, account: &Arc<Account>, orders: &Arc<Orders>) {
     let health = Health::new(&start.name);
     if let Some(Err(name)) = start.predecessor.map(Running::wait) {
         health.say(format_args!("the sink {name} before it does not end; its spool may be in use"));
     }
     let spool = open(&start.folder, start.limits, &health);
-    let spooled = Arc::new(Spooled { inner: Mutex::new(Inner { spool, is_closed: false }), changed: Condvar::new() });
+    let inner = Inner { spool, is_closed: false, most_disk_bytes: start.limits.disk_bytes };
+    inner.tell(account);
+    let spooled = Arc::new(Spooled { inner: Mutex::new(inner), changed: Condvar::new() });
     let delivery = Delivery {
         spooled: Arc::clone(&spooled),
         orders: Arc::clone(orders),
-        lost: Arc::clone(lost),
+        account: Arc::clone(account),
         health: Health::new(&start.name),
         client: start.client,
         protocol: start.protocol,
@@ -110,7 +127,7 @@ fn run<P: Protocol>(start: Start<P>, lines: &Receiver<Line>, lost: &Arc<Lost>, o
     if let Err(error) = &sender {
         health.say(format_args!("cannot start its thread: {error}; lines wait in the spool for the next start"));
     }
-    intake::run(&spooled, lines, lost, health);
+    intake::run(&spooled, lines, account, health);
     sender.ok().map(JoinHandle::join);
 }
 

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 use self::record::{record, string};
 use super::{
+    account::Account,
     filter::Filter,
     network::{
         self, Start,
@@ -26,7 +27,7 @@ use super::{
         protocol::{Answer, Protocol, SpooledLine, Verdict, retry_after, said, usual_verdict},
         settings::{Batch, Common, Http, Retry, SpoolSettings, Tls, url},
     },
-    outputs::{Line, Lost},
+    outputs::Line,
     running::Running,
 };
 use crate::settings::{Wrong, secret::Secret};
@@ -97,7 +98,7 @@ pub fn start(
     folder: &Path,
     predecessor: Option<Running>,
     lines: Receiver<Line>,
-    lost: Arc<Lost>,
+    account: Arc<Account>,
 ) -> Result<Running, Wrong> {
     let start = Start {
         name: name.to_owned(),
@@ -110,7 +111,7 @@ pub fn start(
         protocol: Otlp::new(settings)?,
         predecessor,
     };
-    network::start(start, lines, lost).map_err(|error: io::Error| Wrong(format!("cannot start a thread: {error}")))
+    network::start(start, lines, account).map_err(|error: io::Error| Wrong(format!("cannot start a thread: {error}")))
 }
 
 struct Otlp {

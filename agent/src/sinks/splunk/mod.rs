@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
+    account::Account,
     filter::Filter,
     network::{
         self, Start,
@@ -24,7 +25,7 @@ use super::{
         protocol::{Answer, Pending, Protocol, SpooledLine, Verdict, said, usual_verdict},
         settings::{Batch, Common, Http, Retry, SpoolSettings, Tls, url},
     },
-    outputs::{Line, Lost},
+    outputs::Line,
     running::Running,
 };
 use crate::settings::{Wrong, secret::Secret, units::Time};
@@ -103,7 +104,7 @@ pub fn start(
     folder: &Path,
     predecessor: Option<Running>,
     lines: Receiver<Line>,
-    lost: Arc<Lost>,
+    account: Arc<Account>,
 ) -> Result<Running, Wrong> {
     let start = Start {
         name: name.to_owned(),
@@ -116,7 +117,7 @@ pub fn start(
         protocol: Splunk::new(settings)?,
         predecessor,
     };
-    network::start(start, lines, lost).map_err(|error: io::Error| Wrong(format!("cannot start a thread: {error}")))
+    network::start(start, lines, account).map_err(|error: io::Error| Wrong(format!("cannot start a thread: {error}")))
 }
 
 struct Splunk {

@@ -11,7 +11,7 @@ use crate::{
     event::{
         ConnectFailure, Event, What,
         link::{Link, Relation},
-        party::Owner,
+        party::{Backend, Owner},
         reason,
     },
     kernel::losses::Loss,
@@ -158,9 +158,11 @@ fn names(local: &Owner, arrow: &str, peer: &Owner) -> String {
     }
 }
 
-/// The best name there is: pod, Service, node, process, container, cgroup. The root cgroup names nobody.
+/// The best name there is: pod, also the one behind a Service's address, Service, node, process, container, cgroup, and
+/// the address behind the one that was asked. The root cgroup names nobody.
 fn who(owner: &Owner) -> String {
-    let name = if let Some(pod) = &owner.pod {
+    let backend = owner.backend.as_deref();
+    let name = if let Some(pod) = owner.pod.as_ref().or_else(|| backend.and_then(|backend| backend.pod.as_ref())) {
         let name = pod.name.as_ref().unwrap_or(&pod.uid);
         match &pod.namespace {
             Some(namespace) => format!("{namespace}/{name}"),
@@ -177,6 +179,8 @@ fn who(owner: &Owner) -> String {
     } else if let Some(path) = owner.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_ref()).filter(|path| *path != "/")
     {
         path.clone()
+    } else if let Some(Backend { ip, port, .. }) = backend {
+        if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
     } else {
         String::new()
     };
@@ -215,7 +219,7 @@ mod tests {
         Endpoint, Millis,
         decode::Decoder,
         link::End,
-        party::{Cgroup, Process},
+        party::{Cgroup, Pod, Process, Service},
     };
 
     fn link(relation: Relation, port: u16, comm: Option<&str>) -> Link {
@@ -268,6 +272,26 @@ mod tests {
         assert_eq!(names(&node, "→", &envoy), "node(7) → envoy(7)");
         assert_eq!(names(&nobody, "→", &envoy), "? → envoy(7)");
         assert_eq!(names(&node, "→", &nobody), "node(7)");
+    }
+
+    #[test]
+    fn behind_a_services_address_is_a_pod_or_at_least_an_address() {
+        let backend = |pod: Option<&str>| Backend {
+            ip: "fd00::9".to_owned(),
+            port: 8080,
+            pod: pod.map(|name| Pod {
+                namespace: Some("shop".to_owned()),
+                name: Some(name.to_owned()),
+                ..Pod::default()
+            }),
+            workload: None,
+            node: None,
+        };
+        let service = Some(Service { namespace: "shop".to_owned(), name: "cart".to_owned() });
+        let owner = |service, pod| Owner { service, backend: Some(Box::new(backend(pod))), ..Owner::default() };
+        assert_eq!(who(&owner(service.clone(), Some("cart-0"))), "shop/cart-0");
+        assert_eq!(who(&owner(service, None)), "shop/cart");
+        assert_eq!(who(&owner(None, None)), "[fd00::9]:8080");
     }
 
     #[test]

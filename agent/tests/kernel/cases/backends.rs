@@ -3,11 +3,13 @@
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     process::{Command, Stdio},
+    time::Instant,
 };
 
 use crate::{
     Case,
-    agent::Agent,
+    agent::{Agent, patience},
+    api_server::{self, ApiServer},
     expect::{absent, is},
     netns::Netns,
     sockets::{connect_nonblocking, linger_zero},
@@ -18,6 +20,7 @@ pub const CASES: &[Case] = &[
     ("backend_of_a_service_is_named_for_ipv6", named_for_ipv6),
     ("backend_that_never_answered_is_named", unanswered),
     ("backend_is_not_made_up_without_translation", untranslated),
+    ("backend_of_a_service_is_a_pod_of_the_cluster", pod_of_the_cluster),
 ];
 
 /// A node's rules for two Services; what the second one's endpoint answers is lost.
@@ -40,8 +43,8 @@ const RULES: &str = "
         }
     }";
 
-/// A pod's namespace, behind that of its node, which has the endpoints' addresses too, and an agent that asks there.
-fn cluster() -> (Netns, Netns, Agent) {
+/// A pod's namespace, behind that of its node, which has the endpoints' addresses too.
+fn network() -> (Netns, Netns) {
     let (pod, node) = (Netns::new(), Netns::new());
     pod.join("eth0", "10.77.0.1/24", &node, "pod0", Some("10.77.0.254/24"));
     pod.ip("route add default via 10.77.0.254");
@@ -51,8 +54,19 @@ fn cluster() -> (Netns, Netns, Agent) {
     pod.ip("route add default via fd00:77::fe");
     node.ip("addr add fd00:79::9/128 dev lo");
     node.run(|| nft(RULES));
-    let agent = Agent::start(&["--conntrack-netns", &node.path()]);
+    (pod, node)
+}
+
+/// The same with an agent that asks the node.
+fn cluster() -> (Netns, Netns, Agent) {
+    let (pod, node) = network();
+    let agent = asking(&node, &[]);
     (pod, node, agent)
+}
+
+/// An agent that asks in the node's namespace.
+fn asking(node: &Netns, flags: &[&str]) -> Agent {
+    Agent::start(&[&["--conntrack-netns", &node.path()][..], flags].concat())
 }
 
 fn nft(rules: &str) {
@@ -109,6 +123,37 @@ fn unanswered() {
     is(&line, "/peer/ip", "10.96.0.11");
     is(&line, "/peer/backend/ip", "10.79.0.9");
     is(&line, "/peer/backend/port", 8081);
+}
+
+/// Who has the address after the translation, as the (home-made) API server tells it.
+fn pod_of_the_cluster() {
+    let server = ApiServer::start();
+    let mut backend = api_server::pod("shop", "cart-0", "uid-of-cart-0", "node-8", "0");
+    backend["status"]["podIP"] = serde_json::json!("10.79.0.9");
+    backend["status"]["podIPs"] = serde_json::json!([{"ip": "10.79.0.9"}]);
+    backend["status"]["startTime"] = serde_json::json!("2020-01-01T00:00:00Z");
+    server.put_pod(backend);
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = server.kubeconfig(folder.path());
+    let (pod, node) = network();
+    let flags = ["--kubeconfig", kubeconfig.to_str().unwrap(), "--node", "node-7", "--cluster-watch"];
+    let mut agent = asking(&node, &flags);
+    let _listener = node.run(|| TcpListener::bind("10.79.0.9:8081").expect("a listener"));
+    // The list of the cluster's pods may come after the agent's first lines.
+    let deadline = Instant::now() + patience();
+    let line = loop {
+        drop(pod.run(|| connect_nonblocking("10.96.0.11:80".parse().unwrap())));
+        let line = agent.connect_failure(&pod, 80);
+        if line["peer"]["backend"]["pod"].is_object() || Instant::now() > deadline {
+            break line;
+        }
+    };
+    is(&line, "/peer/ip", "10.96.0.11");
+    absent(&line, "/peer/pod");
+    is(&line, "/peer/backend/ip", "10.79.0.9");
+    is(&line, "/peer/backend/pod/namespace", "shop");
+    is(&line, "/peer/backend/pod/name", "cart-0");
+    is(&line, "/peer/backend/pod/node", "node-8");
 }
 
 /// Neither for a connection to the endpoint itself, nor where another namespace is asked, nor where none is.

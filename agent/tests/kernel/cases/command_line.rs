@@ -19,20 +19,24 @@ use crate::{
 };
 
 pub const CASES: &[Case] = &[
+    ("without_root_one_sentence_names_the_remedy", without_root),
+    ("a_kernel_without_types_is_one_sentence", without_btf),
+    ("port_and_network_filters", port_and_network_filters),
+    ("doctor_says_yes_where_trace_works_and_no_where_not", doctor),
+    ("a_forced_hook_flavour_is_taken_or_refused_with_the_remedy", forced_flavour),
+];
+
+/// Of the program alone, whatever the kernel.
+pub const CASES_OF_THE_PROGRAM: &[Case] = &[
     ("head_1_ends_the_pipe_at_once", head),
     ("count_and_duration_end_it", count_and_duration),
     ("interrupt_prints_a_summary", interrupt),
     ("a_second_instance_is_refused_with_the_remedy", second_instance),
-    ("without_root_one_sentence_names_the_remedy", without_root),
     ("a_full_disk_is_one_sentence_and_a_failure", full_disk),
     ("an_unreadable_proc_is_one_sentence", unreadable_proc),
     ("a_closed_standard_output_is_one_sentence", closed_stdout),
-    ("a_kernel_without_types_is_one_sentence", without_btf),
     ("bad_flags_are_refused", bad_flags),
-    ("port_and_network_filters", port_and_network_filters),
     ("process_filter", process_filter),
-    ("doctor_says_yes_where_trace_works_and_no_where_not", doctor),
-    ("a_forced_hook_flavour_is_taken_or_refused_with_the_remedy", forced_flavour),
     ("table_has_a_row_and_no_colour_in_a_pipe", table),
 ];
 

@@ -22,6 +22,10 @@ pub const CASES: &[Case] = &[
     ("a_process_that_has_ended_is_not_named_for_a_socket_that_another_one_has", left_behind),
     ("a_process_that_moves_with_its_connection_is_found_where_it_is", moved),
     ("a_process_goes_by_what_it_executes_at_the_reset", executed),
+];
+
+/// What the agent remembers, whichever hook told it.
+pub const CASES_OF_MEMORY: &[Case] = &[
     ("a_process_that_is_gone_before_the_line_is_named", gone),
     ("a_removed_cgroup_is_still_named_by_a_late_reset", removed),
 ];

@@ -10,10 +10,12 @@ use crate::{
     sockets::{Family, Pair, linger_zero},
 };
 
-pub const CASES: &[Case] = &[
+pub const CASES: &[Case] = &[("an_agent_killed_and_restarted_goes_on", killed_and_restarted)];
+
+/// What the socket itself tells of its age, whichever hook found it.
+pub const CASES_OF_AGES: &[Case] = &[
     ("a_connection_older_than_the_agent_has_a_minimum_age", older_than_the_agent),
     ("a_busy_connection_older_than_the_agent_claims_no_more_than_it_knows", busy_and_older),
-    ("an_agent_killed_and_restarted_goes_on", killed_and_restarted),
 ];
 
 /// Idle or sending only, `rcvq_space.time` still is the moment it was established.

@@ -17,6 +17,7 @@ mod proxies;
 mod resets;
 mod scale;
 mod sinks;
+mod telemetry;
 mod wrap;
 
 use crate::Case;
@@ -25,14 +26,31 @@ pub use wrap::CASES_AFTER_BOOT;
 
 /// Every case that any machine can run.
 pub fn all() -> Vec<Case> {
-    let others = [owner::CASES_OF_NAMES, older::CASES, load::CASES_OF_THE_RING, command_line::CASES];
+    let others = [
+        owner::CASES_OF_NAMES,
+        handed_on::CASES_OF_MEMORY,
+        older::CASES,
+        lifetime::CASES_OF_AGES,
+        load::CASES_OF_THE_RING,
+        command_line::CASES,
+    ];
     [resting_on_hooks(), others.concat()].concat()
 }
 
 /// Those that are the same on every kernel, because they are about what the agent does with what it was told; and the
 /// translation of addresses, for which the guests of `cargo xtask vm` have neither the modules nor the program.
 pub fn the_same_on_every_kernel() -> Vec<Case> {
-    [pods::CASES, scale::CASES, sinks::CASES, backends::CASES, chains::CASES_OF_MANY].concat()
+    [
+        command_line::CASES_OF_THE_PROGRAM,
+        near_misses::CASES_OF_FILTERS,
+        pods::CASES,
+        scale::CASES,
+        sinks::CASES,
+        telemetry::CASES,
+        backends::CASES,
+        chains::CASES_OF_MANY,
+    ]
+    .concat()
 }
 
 /// Those whose outcome rests on what the hooks saw: with one kind of hook by force, only these are worth another run.

@@ -24,7 +24,6 @@ pub const CASES: &[Case] = &[
     ("cause_health_checks_are_benign_and_requests_are_not", health_checks),
     ("cause_health_check_of_a_server_that_speaks_first", greeted_health_check),
     ("cause_health_check_by_fin_is_silent", health_check_by_fin),
-    ("hide_benign_hides_what_is_benign_and_nothing_else", hide_benign),
     ("cause_killed_server_is_no_keepalive_mismatch", killed_server),
     ("cause_unread_close_notify_is_benign", unread_close_notify),
     ("cause_request_that_crossed_the_fin", crossed_the_fin),
@@ -33,6 +32,9 @@ pub const CASES: &[Case] = &[
     ("a_rst_into_time_wait_is_told_by_its_sender_only", rst_into_time_wait),
     ("a_reset_before_accept_leaves_its_data_readable", data_of_an_aborted_connection),
 ];
+
+/// A filter on what was found out.
+pub const CASES_OF_FILTERS: &[Case] = &[("hide_benign_hides_what_is_benign_and_nothing_else", hide_benign)];
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
