@@ -9,10 +9,12 @@ mod connects;
 mod handed_on;
 mod lifetime;
 mod load;
+mod log;
 mod near_misses;
 mod older;
 mod owner;
 mod pods;
+mod privileges;
 mod proxies;
 mod resets;
 mod scale;
@@ -25,14 +27,23 @@ pub use wrap::CASES_AFTER_BOOT;
 
 /// Every case that any machine can run.
 pub fn all() -> Vec<Case> {
-    let others = [owner::CASES_OF_NAMES, older::CASES, load::CASES_OF_THE_RING, command_line::CASES];
+    let others = [owner::CASES_OF_NAMES, older::CASES, load::CASES_OF_THE_RING, privileges::CASES, command_line::CASES];
     [resting_on_hooks(), others.concat()].concat()
 }
 
 /// Those that are the same on every kernel, because they are about what the agent does with what it was told; and the
 /// translation of addresses, for which the guests of `cargo xtask vm` have neither the modules nor the program.
 pub fn the_same_on_every_kernel() -> Vec<Case> {
-    [pods::CASES, scale::CASES, sinks::CASES, backends::CASES, chains::CASES_OF_MANY].concat()
+    [
+        pods::CASES,
+        scale::CASES,
+        sinks::CASES,
+        privileges::CASES_OF_SINKS,
+        log::CASES,
+        backends::CASES,
+        chains::CASES_OF_MANY,
+    ]
+    .concat()
 }
 
 /// Those whose outcome rests on what the hooks saw: with one kind of hook by force, only these are worth another run.
