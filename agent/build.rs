@@ -54,6 +54,7 @@ fn build() -> Result<(), Failure> {
         target_folder: &target_folder,
         architecture: &text("CARGO_CFG_TARGET_ARCH")?,
         big_endian: text("CARGO_CFG_TARGET_ENDIAN")? == "big",
+        log: env::var_os("CARGO_FEATURE_EBPF_LOG").is_some(),
     };
     let object = out.join("rstscope-ebpf.o");
     // Cargo's own lock ends with the build, but no second build may replace the object while it is copied.

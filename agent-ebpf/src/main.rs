@@ -12,4 +12,6 @@ fn main() {
 }
 
 #[cfg(target_arch = "bpf")]
+mod log;
+#[cfg(target_arch = "bpf")]
 mod program;

@@ -5,7 +5,7 @@ use core::{cell::Cell, ffi::c_void, hint::black_box, mem::MaybeUninit, ptr};
 use agent_common::{
     connection::{Closed, Connection, Failure, IdleLimit, Server, Tuple},
     counter::{COUNTERS as COUNTER_COUNT, Counter},
-    event::Event,
+    event::{Event, flag},
     settings::Settings,
 };
 use agent_ebpf::{
@@ -19,6 +19,8 @@ use aya_ebpf::{
     maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
     programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
 };
+
+use crate::log;
 
 /// Written by the agent before loading; read-only and frozen after, so the verifier treats it as constants.
 #[unsafe(no_mangle)]
@@ -388,6 +390,7 @@ impl Kernel for Running {
     fn begin_connection(&self, sk: u64) -> Option<&mut Connection> {
         if CONNECTIONS.insert(sk, black_box(&NO_CONNECTION), 0).is_err() {
             self.count(Counter::ConnectionTableFull);
+            log::no_room_for_connection(sk);
             return None;
         }
         self.connection(sk)
@@ -465,7 +468,7 @@ impl Kernel for Running {
     fn emit(&self, fill: impl FnOnce(&mut Event)) {
         let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
             self.count(Counter::RingBufferFull);
-            return;
+            return log::no_room_for_event();
         };
         let event: &mut MaybeUninit<Event> = &mut entry;
         // SAFETY: the entry is as long as an `Event` and aligned to eight bytes; zeros are a valid `Event`.
@@ -474,6 +477,9 @@ impl Kernel for Running {
             event.assume_init_mut()
         };
         fill(event);
+        if event.flags & flag::READ_FAULT != 0 {
+            log::unreadable(event.sk);
+        }
         entry.submit(0);
         self.count(Counter::Emitted);
     }

@@ -11,7 +11,7 @@ use crate::{
 /// Builds both sides and says where the program is.
 pub fn perform(options: &Build) -> Result<()> {
     setup::perform_if_missing(Scope::Build)?;
-    let program = cargo::build_rstscope(options.release)?;
+    let program = cargo::build_rstscope(options.release, options.ebpf_log)?;
     println!("{}", program.display());
     Ok(())
 }

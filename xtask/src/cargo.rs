@@ -93,10 +93,13 @@ fn path_of<'a>(programs: &'a [Program], kind: &str, name: &str) -> Result<&'a Pa
 }
 
 /// Builds rstscope itself.
-pub fn build_rstscope(release: bool) -> Result<PathBuf> {
+pub fn build_rstscope(release: bool, ebpf_log: bool) -> Result<PathBuf> {
     let mut arguments = vec!["build", "--package", "rstscope", "--bin", "rstscope", "--locked"];
     if release {
         arguments.push("--release");
+    }
+    if ebpf_log {
+        arguments.push("--features=ebpf-log");
     }
     Ok(path_of(&build(&arguments)?, "bin", "rstscope")?.to_path_buf())
 }

@@ -66,6 +66,9 @@ pub struct Build {
     /// With optimisations
     #[arg(long)]
     pub release: bool,
+    /// The eBPF programs say at `--log-level debug` where they have no room or cannot read
+    #[arg(long)]
+    pub ebpf_log: bool,
 }
 
 const RUN_EXAMPLES: &str = "\

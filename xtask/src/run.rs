@@ -17,7 +17,7 @@ const SUBCOMMANDS: [&str; 10] =
 /// Builds rstscope and becomes it, as root: signals and the exit status are rstscope's own then.
 pub fn perform(options: &Run) -> Result<()> {
     setup::perform_if_missing(Scope::Build)?;
-    let program = cargo::build_rstscope(true)?;
+    let program = cargo::build_rstscope(true, false)?;
     let mut command = child::as_root(&program)?;
     command.args(subcommand(&options.arguments)).args(&options.arguments);
     eprintln!("     Running `{}`", child::shown(&command));

@@ -74,17 +74,21 @@ fn clippy(tools: &Tools) -> Result<()> {
         cargo::run(&arguments)?;
     }
     // The host never compiles the hooks themselves.
-    let mut kernel_side = ObjectBuild {
-        tools,
-        cargo: &cargo::program(),
-        workspace: &cargo::workspace()?,
-        target_folder: &cargo::target_folder()?.join(TARGET_FOLDER),
-        architecture: std::env::consts::ARCH,
-        big_endian: cfg!(target_endian = "big"),
+    for log in [false, true] {
+        let mut kernel_side = ObjectBuild {
+            tools,
+            cargo: &cargo::program(),
+            workspace: &cargo::workspace()?,
+            target_folder: &cargo::target_folder()?.join(TARGET_FOLDER),
+            architecture: std::env::consts::ARCH,
+            big_endian: cfg!(target_endian = "big"),
+            log,
+        }
+        .command("clippy");
+        kernel_side.args(["--locked", "--", "-D", "warnings"]);
+        child::run(&mut kernel_side, "see above")?;
     }
-    .command("clippy");
-    kernel_side.args(["--locked", "--", "-D", "warnings"]);
-    child::run(&mut kernel_side, "see above")
+    Ok(())
 }
 
 fn documentation() -> Result<()> {

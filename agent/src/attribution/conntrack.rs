@@ -62,7 +62,7 @@ enum Task {
 
 impl Conntrack {
     /// Begins to open the connection tracking of a network namespace: the first that can be entered of those given as
-    /// `/proc/PID/ns/net`, else our own.
+    /// `/proc/PID/ns/net`, else our own. It is entered when this returns: that takes rights which the agent gives up later.
     ///
     /// # Errors
     ///
@@ -72,11 +72,18 @@ impl Conntrack {
         // One task at a time: it is done before the next, or given up.
         let (tasks, given) = sync_channel(1);
         let (told, answers) = sync_channel(1);
+        let (entered, has_entered) = sync_channel(1);
         let shared = Arc::clone(&state);
         std::thread::Builder::new()
             .name("conntrack".to_owned())
-            .spawn(move || work(&namespaces, &shared, &given, &told))
+            .spawn(move || {
+                let place = socket::enter(&namespaces);
+                // Whoever started this waits for it.
+                let _told = entered.send(());
+                work(&place, &shared, &given, &told);
+            })
             .context("starting the thread that asks the connection tracking")?;
+        has_entered.recv().context("the thread that asks the connection tracking ended at once")?;
         Ok(Self { tasks, answers, state, is_late: false, tried: Instant::now(), rate: Rate::default(), left_out: 0 })
     }
 
@@ -134,13 +141,7 @@ impl Conntrack {
 }
 
 /// The life of the thread.
-fn work(
-    namespaces: &[PathBuf],
-    state: &Mutex<State>,
-    tasks: &Receiver<Task>,
-    told: &SyncSender<Result<Answer, Wrong>>,
-) {
-    let place = socket::enter(namespaces);
+fn work(place: &Place, state: &Mutex<State>, tasks: &Receiver<Task>, told: &SyncSender<Result<Answer, Wrong>>) {
     let open = || {
         let opened = Socket::open();
         *lock(state) = match &opened {

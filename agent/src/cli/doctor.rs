@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{
     flags::{DoctorFlags, Tuning},
     pods::NotAsked,
-    stages::attribution,
+    stages::{attribution, privileges::Privileges},
 };
 use crate::{
     attribution::{
@@ -27,6 +27,7 @@ use crate::{
         older::{Report as Older, Way},
         plan::Flavour,
         preflight::{self, Check, Found, Status},
+        privileges,
         tracer::{self, Options, Tracer},
     },
 };
@@ -102,10 +103,27 @@ fn trial(found: Found, tuning: &Tuning) -> Result<(Vec<Check>, Option<Attached>)
         Ok(tracer) => {
             let attached = tracer.attached.clone();
             let found = format!("{} programs loaded and attached, HZ measured as {}", attached.hooks.len(), tracer.hz);
-            (vec![Check::ok(NAME, found), older(&tracer.older)], Some(attached))
+            let mut checks = vec![Check::ok(NAME, found), older(&tracer.older)];
+            checks.extend(rights(tuning, &tracer)?);
+            (checks, Some(attached))
         }
         Err(error) => (vec![Check::failed(NAME, format!("{error:#}"), "see the message")], None),
     })
+}
+
+/// What the agent keeps of its rights once it has attached, and what it would be able to do with those it lacks.
+fn rights(tuning: &Tuning, tracer: &Tracer) -> Result<Vec<Check>> {
+    let kept = Privileges::needed(&attribution(tuning)?, false).kept(tracer)?;
+    let reasons: Vec<String> =
+        kept.iter().map(|kept| format!("{} ({})", privileges::names(kept.capability).join(" "), kept.why)).collect();
+    let found = if reasons.is_empty() { "none".to_owned() } else { reasons.join(", ") };
+    let held = privileges::held()?;
+    let missing = privileges::USES.iter().filter(|(capability, _)| !held.contains(*capability));
+    let costs = missing.map(|(capability, without)| {
+        let found = format!("{} is not held", privileges::names(*capability).join(" "));
+        Check::warning("rights", found, format!("add it; else {without}"))
+    });
+    Ok([Check::ok("kept when attached", found)].into_iter().chain(costs).collect())
 }
 
 /// By which way the processes of connections that are there already are found.

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
-use super::pods::PodFlags;
+use super::{log::LogFlags, pods::PodFlags};
 use crate::{
     kernel::{older, plan::Preference},
     settings::units::time,
@@ -191,9 +191,15 @@ pub struct Follow {
     /// How long a line may wait for the name of a pod that has just started; 0s to write at once
     #[arg(long, value_name = "TIME", default_value = "300ms", help_heading = "Tuning", value_parser = short_wait)]
     pub name_wait: Duration,
+    /// Keep every capability instead of giving up, once attached, what is no longer needed
+    #[arg(long, help_heading = "Tuning")]
+    pub keep_capabilities: bool,
     /// A table of timeouts that extends or overrides the built-in one, in the format of `rstscope explain --timeouts`
     #[arg(long, value_name = "FILE", help_heading = "Tuning")]
     pub timeouts: Option<PathBuf>,
+    /// What the agent says of itself.
+    #[command(flatten)]
+    pub log: LogFlags,
     /// Sizes and places.
     #[command(flatten)]
     pub tuning: Tuning,

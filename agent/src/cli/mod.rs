@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod explain;
 pub mod filter;
 pub mod flags;
+pub mod log;
 pub mod pods;
 pub mod run;
 pub mod stages;

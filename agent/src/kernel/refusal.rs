@@ -27,7 +27,8 @@ pub fn refused(what: &str, error: &(dyn Error + 'static)) -> Refused {
     }
     let remedy = match errno {
         Some(libc::EPERM) => {
-            "the kernel forbids it: run as root or with CAP_BPF and CAP_PERFMON, and look at kernel lockdown and seccomp"
+            "the kernel forbids it: run as root or with CAP_BPF and CAP_PERFMON (before Linux 5.11 also CAP_SYS_RESOURCE, for \
+             the memory limit), and look at kernel lockdown and seccomp"
         }
         Some(libc::ENOMEM) => {
             "no memory for it: raise the memory limit (before Linux 5.11 also RLIMIT_MEMLOCK) or lower --connections \

@@ -24,6 +24,8 @@ use aya::{
 use bytes::Bytes;
 use tokio::io::unix::AsyncFd;
 
+#[cfg(feature = "ebpf-log")]
+use super::ebpf_log;
 use super::{
     attach::{self, Attached, Running, attach},
     hz::{self, Sample},
@@ -106,14 +108,20 @@ impl Tracer {
         raise_memlock();
         let mut settings = options.settings;
         settings.locations = found.members.locations;
-        let mut ebpf = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        loader
             .btf(None)
             .override_global("SETTINGS", settings.as_bytes(), true)
             .map_max_entries("CONNECTIONS", options.connections)
             .map_max_entries("CLOSED", options.closed)
-            .map_max_entries("EVENTS", options.ring_bytes)
-            .load(OBJECT)
-            .map_err(|error| refused("its maps", &error))?;
+            .map_max_entries("EVENTS", options.ring_bytes);
+        #[cfg(feature = "ebpf-log")]
+        let level = ebpf_log::level();
+        #[cfg(feature = "ebpf-log")]
+        loader.override_global(ebpf_log::LEVEL, &level, true);
+        let mut ebpf = loader.load(OBJECT).map_err(|error| refused("its maps", &error))?;
+        #[cfg(feature = "ebpf-log")]
+        ebpf_log::listen(&mut ebpf)?;
 
         let hz = measure_hz(&mut ebpf)?;
         let counting = options.program_stats.then(count_runs).transpose()?;
@@ -217,6 +225,12 @@ impl Tracer {
     /// What the kernel counts of each program.
     pub fn runs(&self) -> impl Iterator<Item = (&Hook, Runs)> {
         self.attached.hooks.iter().filter_map(|hook| Some((hook, attach::runs(&self.ebpf, hook)?)))
+    }
+
+    /// Reads a table as [`Self::counters`] does, wherever it is called, and says whether that went well.
+    pub fn table_reader(&self) -> impl Fn() -> bool + Sync + '_ {
+        let counters = &self.counters;
+        move || counters.get(&0, 0).is_ok()
     }
 
     fn skipped_now(&self) -> u64 {

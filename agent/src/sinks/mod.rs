@@ -48,6 +48,9 @@ pub struct AgentLine {
     /// What this kernel does not show.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unseen: Vec<String>,
+    /// What the agent may still do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Vec<String>>,
     /// How those fare who are asked about pods.
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "pod_sources")]
     pub pod_sources: Vec<(Source, Health)>,

@@ -2,7 +2,6 @@
 
 use std::{
     fmt::Display,
-    io::{self, Write},
     sync::{
         Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -98,7 +97,8 @@ impl Running {
     }
 }
 
-/// What goes well or not with one sink, said on standard error: when it changes, and every few minutes while it does not.
+/// What goes well or not with one sink, said in the agent's own log: when it changes, and every few minutes while it does
+/// not.
 #[derive(Debug)]
 pub struct Health {
     name: String,
@@ -121,10 +121,14 @@ impl Health {
         Self { name: name.to_owned(), trouble: None }
     }
 
-    /// Says something once.
+    /// Something goes wrong, and this is said once.
     pub fn say(&self, what: impl Display) {
-        // Nobody is left to complain to if this fails.
-        let _unseen = writeln!(io::stderr(), "rstscope: sink {}: {what}", self.name);
+        tracing::warn!(sink = self.name, "{what}");
+    }
+
+    /// Something else than trouble.
+    pub fn tell(&self, what: impl Display) {
+        tracing::info!(sink = self.name, "{what}");
     }
 
     /// Something fails; the same trouble is said again only after a while.
@@ -144,7 +148,7 @@ impl Health {
     /// It works, perhaps again.
     pub fn works(&mut self) {
         if let Some(trouble) = self.trouble.take() {
-            self.say(format_args!("works again after {:.1} s", trouble.since.elapsed().as_secs_f64()));
+            self.tell(format_args!("works again after {:.1} s", trouble.since.elapsed().as_secs_f64()));
         }
     }
 }

@@ -39,7 +39,8 @@ impl Home {
         std::fs::rename(self.path("new"), self.path("rstscope.toml")).expect("a file can be replaced");
     }
 
-    fn command(&self) -> Command {
+    /// Runs it, as [`Daemon::start`] does.
+    pub fn command(&self) -> Command {
         let mut command = Command::new(program());
         command.arg("run").arg("--config").arg(self.path("rstscope.toml")).arg("--spool").arg(self.path("spool"));
         command.args(["--instance", &self.instance]);
@@ -96,6 +97,11 @@ impl Daemon {
         daemon
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+
     /// Everything it said on standard output so far.
     pub fn lines(&self) -> Vec<Value> {
         self.lines.lock().unwrap().clone()
@@ -117,7 +123,7 @@ impl Daemon {
 
     pub fn signal(&self, signal: i32) {
         // SAFETY: the child has not been waited for, so its pid is its own.
-        unsafe { libc::kill(self.child.id().cast_signed(), signal) };
+        unsafe { libc::kill(self.pid(), signal) };
     }
 
     /// Kills it without warning.
@@ -129,10 +135,17 @@ impl Daemon {
     /// Sends SIGTERM; everything it said, on standard output and standard error.
     pub fn end(mut self) -> (Vec<Value>, String) {
         self.signal(libc::SIGTERM);
+        let errors = self.wait();
+        check_log(&errors);
+        (self.lines(), errors)
+    }
+
+    /// Waits until it has ended; everything it said on standard error.
+    pub fn wait(&mut self) -> String {
         let status = self.child.wait().expect("it has ended");
         self.readers.drain(..).for_each(|reader| reader.join().expect("it says what the schema allows"));
         assert!(status.success(), "{status}: {}", self.errors());
-        (self.lines(), self.errors())
+        self.errors()
     }
 }
 
@@ -141,6 +154,19 @@ impl Drop for Daemon {
         // Already ended is as good.
         let _ended = self.child.kill();
         let _waited = self.child.wait();
+    }
+}
+
+/// To what is no terminal a daemon says JSON lines; only its summary, the last, is for people.
+#[track_caller]
+fn check_log(errors: &str) {
+    let mut lines: Vec<&str> = errors.lines().collect();
+    assert!(lines.pop().is_some_and(|summary| summary.starts_with("rstscope: in ")), "{errors}");
+    for line in lines {
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {errors}"));
+        assert!(line["timestamp"].as_str().is_some_and(|time| time.ends_with('Z')), "{line}");
+        assert!(["ERROR", "WARN", "INFO"].iter().any(|level| line["level"] == *level), "{line}");
+        assert!(line["message"].is_string() && line["target"].is_string(), "{line}");
     }
 }
 

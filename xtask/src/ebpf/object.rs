@@ -32,6 +32,8 @@ pub struct ObjectBuild<'a> {
     pub architecture: &'a str,
     /// Whether the host is big-endian: BPF has the byte order of its host.
     pub big_endian: bool,
+    /// Whether the programs say something of themselves.
+    pub log: bool,
 }
 
 impl ObjectBuild<'_> {
@@ -43,6 +45,7 @@ impl ObjectBuild<'_> {
         command
             .arg(subcommand)
             .args(["--package", PACKAGE, "--bin", BINARY])
+            .args(self.log.then_some("--features=log"))
             // The verifier refuses a debug build's panics and bounds checks.
             .args(["--release", "--target", self.target()])
             // No toolchain ships `core` for BPF.

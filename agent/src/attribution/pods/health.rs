@@ -114,7 +114,13 @@ impl Report {
 
     /// How it fares from now on.
     pub fn say(&self, health: Health) {
-        self.healths.lock()[self.source as usize] = health;
+        let mut healths = self.healths.lock();
+        let before = std::mem::replace(&mut healths[self.source as usize], health);
+        let now = &healths[self.source as usize];
+        if now.differs_from(&before) {
+            // The lines tell it as well, to whoever reads those.
+            tracing::debug!(source = self.source.name(), health = ?now, "a source of pods' names fares differently");
+        }
     }
 
     /// Somebody better answers.

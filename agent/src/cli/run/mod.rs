@@ -4,9 +4,8 @@ pub mod settings;
 mod sinks;
 
 use std::{
-    fmt::Display,
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
@@ -24,6 +23,7 @@ use self::{
 };
 use super::{
     flags::RunFlags,
+    log,
     stages::{QUEUE, Stages},
 };
 use crate::{
@@ -48,13 +48,16 @@ pub fn run(flags: &RunFlags) -> Result<ExitCode> {
     let path = flags.config.clone();
     let watch = Watch::new(path.clone());
     let (configuration, Effective { flags, .. }) = load(&path)?;
+    log::start(flags.follow.log, true);
     if configuration.sinks.is_empty() {
         bail!("{}: no sink, so nobody would see a line; add a section [sinks.NAME] with a `type`", path.display());
     }
     if was_closed() && configuration.sinks.values().any(|sink| matches!(sink, SinkSettings::Stdout(_))) {
         bail!("standard output is closed, but a sink writes to it; leave it open or remove the sink");
     }
-    let stages = Stages::prepare(&flags.follow)?.with_program_stats(flags.program_stats);
+    let stages = Stages::prepare(&flags.follow)?
+        .with_program_stats(flags.program_stats)
+        .writing_to(written(&configuration, &flags.spool));
     let outputs = Outputs::default();
     let telemetry = Sources {
         vitals: stages.vitals(),
@@ -83,8 +86,19 @@ pub fn run(flags: &RunFlags) -> Result<ExitCode> {
     });
     // What was seen before something failed is handed on all the same.
     sinks.end(ended.unwrap_or_else(Instant::now) + flags.grace);
-    say(followed?);
+    // A closed standard error is no reason to fail after everything was handed on.
+    let _unseen = writeln!(io::stderr(), "{}", followed?);
     Ok(ExitCode::SUCCESS)
+}
+
+/// The places that sinks write to by their paths.
+fn written(configuration: &Configuration, spools: &Path) -> Vec<PathBuf> {
+    let place = |(name, sink): (&String, &SinkSettings)| match sink {
+        SinkSettings::Stdout(_) => None,
+        SinkSettings::File(settings) => Some(settings.path.clone()),
+        SinkSettings::Loki(_) | SinkSettings::Splunk(_) | SinkSettings::Otlp(_) => Some(spools.join(name)),
+    };
+    configuration.sinks.iter().filter_map(place).collect()
 }
 
 /// Reads the configuration and merges it with this process's command line.
@@ -93,11 +107,6 @@ fn load(path: &Path) -> Result<(Configuration, Effective)> {
     let arguments: Vec<_> = std::env::args_os().collect();
     let effective = merge(&arguments, path, &configuration)?;
     Ok((configuration, effective))
-}
-
-/// A closed standard error is no reason to end.
-fn say(what: impl Display) {
-    let _unseen = writeln!(io::stderr(), "{what}");
 }
 
 /// What happens to a daemon beside events.
@@ -149,10 +158,11 @@ impl<'a> Daemon<'a> {
             Ok((changes, agent)) => {
                 let changes = if changes.is_empty() { "no sink changed".to_owned() } else { changes.join(", ") };
                 let restart = if agent == self.agent { "" } else { "; [agent] changed as well, which takes a restart" };
-                say(format_args!("rstscope: configuration read again: {changes}{restart}"));
+                tracing::info!("configuration read again: {changes}{restart}");
             }
             Err(error) => {
-                say(format_args!("rstscope: the configuration is not taken, the old one stays in use: {error:#}"))
+                let error = format!("{error:#}");
+                tracing::warn!(error, "the configuration is not taken, the old one stays in use");
             }
         }
     }

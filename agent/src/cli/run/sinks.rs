@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Write},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -97,7 +96,7 @@ impl Sinks {
         all.iter().for_each(|running| running.orders.end_by(deadline));
         for running in all {
             if let Err(name) = running.wait() {
-                let _unseen = writeln!(io::stderr(), "rstscope: sink {name}: did not end in time and is left behind");
+                tracing::warn!(sink = name, "did not end in time and is left behind");
             }
         }
     }

@@ -6,10 +6,12 @@
 mod limits;
 mod naming;
 mod pipeline;
+pub mod privileges;
 mod tally;
 
 use std::{
     collections::HashMap,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::Ordering::Relaxed,
@@ -27,6 +29,7 @@ use tokio::{
 use self::{
     limits::KernelLimits,
     pipeline::{Asked, Message, Pipeline},
+    privileges::Privileges,
 };
 use super::{
     filter,
@@ -71,6 +74,7 @@ pub struct Stages {
     asked: Asked,
     by_cgroup: bool,
     vitals: Arc<Vitals>,
+    privileges: Privileges,
     _instance: Instance,
 }
 
@@ -88,7 +92,9 @@ impl Stages {
             Some(file) => Timeouts::with_file(file)?,
             None => Timeouts::built_in(),
         };
-        let attributor = Attributor::new(attribution(tuning)?)?;
+        let attribution = attribution(tuning)?;
+        let privileges = Privileges::needed(&attribution, follow.keep_capabilities);
+        let attributor = Attributor::new(attribution)?;
         let options = Options {
             connections: tuning.connections,
             closed: tuning.closed_connections,
@@ -106,6 +112,7 @@ impl Stages {
             asked: Asked { events: filter::of_events(filters), count: None, name_wait: follow.name_wait },
             by_cgroup: !filters.cgroup.is_empty(),
             vitals: Arc::default(),
+            privileges,
             _instance: Instance::lock(&tuning.instance)?,
         })
     }
@@ -130,6 +137,13 @@ impl Stages {
         self
     }
 
+    /// Sinks write to these places.
+    #[must_use]
+    pub fn writing_to(mut self, places: impl IntoIterator<Item = PathBuf>) -> Self {
+        self.privileges.needs.written.extend(places);
+        self
+    }
+
     /// Hands everything that happens to `sink`, until `end` or the sink's reader has gone. Returns the summary.
     ///
     /// # Errors
@@ -137,6 +151,8 @@ impl Stages {
     /// If the kernel refuses a program, or the sink cannot be written.
     pub async fn follow(self, sink: Box<dyn Sink + Send>, end: impl Future<Output = Result<()>>) -> Result<String> {
         let mut tracer = Tracer::start(self.found, &self.options)?;
+        let capabilities = self.privileges.reduce(&tracer)?;
+        tracing::debug!(hooks = tracer.attached.hooks.len(), ?capabilities, "attached");
         let started = Instant::now();
         let vitals = self.vitals;
         vitals.reader.beat();
@@ -149,7 +165,7 @@ impl Stages {
         // A filter by cgroup leaves out senders in other cgroups.
         let sees_every_sender = tracer.attached.shows_every_sender() && !self.by_cgroup;
         let diagnosis = Diagnosis::new(limits(&mut tracer), self.timeouts, sees_every_sender);
-        let start = start_line(&tracer, &self.attributor);
+        let start = start_line(&tracer, &self.attributor, capabilities);
         let pipeline = Pipeline::new(
             Arc::clone(&vitals),
             self.asked,
@@ -309,13 +325,14 @@ fn decoder(tracer: &Tracer) -> Decoder {
     Decoder { hz: tracer.hz, locations: tracer.locations, reasons: reasons.clone() }
 }
 
-fn start_line(tracer: &Tracer, attributor: &Attributor) -> AgentLine {
+fn start_line(tracer: &Tracer, attributor: &Attributor, capabilities: Vec<String>) -> AgentLine {
     AgentLine {
         kernel: Some(preflight::release()),
         tick_ms: Some(Millis::from_ticks(1, tracer.hz)),
         hooks: tracer.attached.hooks.clone(),
         unseen: tracer.attached.unseen.clone(),
         older_connections: Some(older(&tracer.older)),
+        capabilities: Some(capabilities),
         pod_sources: attributor.sources().into(),
         ..AgentLine::new("start")
     }

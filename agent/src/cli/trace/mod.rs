@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     flags::{Colour, Output, TraceFlags},
+    log,
     stages::Stages,
 };
 use crate::sinks::{
@@ -32,6 +33,7 @@ pub fn run(flags: &TraceFlags) -> Result<ExitCode> {
     if was_closed() {
         bail!("standard output is closed, so nobody would see a line; leave it open or redirect it to a file");
     }
+    log::start(flags.follow.log, false);
     let stages = Stages::prepare(&flags.follow)?.at_most(flags.count);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     let summary = runtime.block_on(async {

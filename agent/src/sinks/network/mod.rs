@@ -135,8 +135,11 @@ fn run<P: Protocol>(start: Start<P>, lines: &Receiver<Line>, account: &Arc<Accou
 fn open(folder: &std::path::Path, limits: Limits, health: &Health) -> Spool {
     match Spool::open(folder, limits, Box::new(FileSystem)) {
         Ok((spool, recovery)) => {
-            if recovery.waiting > 0 || !recovery.is_clean() {
-                health.say(format_args!("spool {}: {recovery}", folder.display()));
+            let found = format!("spool {}: {recovery}", folder.display());
+            if !recovery.is_clean() {
+                health.say(found);
+            } else if recovery.waiting > 0 {
+                health.tell(found);
             }
             spool
         }

@@ -56,7 +56,7 @@ fn trace(flags: &[&str]) -> Command {
 
 /// One sentence on standard error, exit code 1, nothing on standard output.
 #[track_caller]
-fn fails_with(output: &Output, words: &[&str]) {
+pub fn fails_with(output: &Output, words: &[&str]) {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert_eq!(stderr.lines().count(), 1, "one sentence: {stderr}");

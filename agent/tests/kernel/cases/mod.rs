@@ -9,10 +9,12 @@ mod connects;
 mod handed_on;
 mod lifetime;
 mod load;
+mod log;
 mod near_misses;
 mod older;
 mod owner;
 mod pods;
+mod privileges;
 mod proxies;
 mod resets;
 mod scale;
@@ -32,6 +34,7 @@ pub fn all() -> Vec<Case> {
         older::CASES,
         lifetime::CASES_OF_AGES,
         load::CASES_OF_THE_RING,
+        privileges::CASES,
         command_line::CASES,
     ];
     [resting_on_hooks(), others.concat()].concat()
@@ -47,6 +50,8 @@ pub fn the_same_on_every_kernel() -> Vec<Case> {
         scale::CASES,
         sinks::CASES,
         telemetry::CASES,
+        privileges::CASES_OF_SINKS,
+        log::CASES,
         backends::CASES,
         chains::CASES_OF_MANY,
     ]
