@@ -19,6 +19,21 @@ use serde_json::json;
 /// How long anything may take before a test fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The section of a sink of this type that is in no mood to wait.
+pub fn configuration(kind: &str, url: &str, more: &str) -> String {
+    format!(
+        "[sinks.{kind}]\ntype = \"{kind}\"\nurl = \"{url}\"\nretry = {{ first = \"50ms\", most = \"200ms\" }}\n\
+         http.timeout = \"500ms\"\nbatch = {{ lines = 50, wait = \"20ms\" }}\n{more}"
+    )
+}
+
+/// The key with Splunk's token, which is "secret" in these tests.
+pub fn token(folder: &Path) -> String {
+    let path = folder.join("token");
+    std::fs::write(&path, "secret\n").unwrap();
+    format!("token = {{ file = \"{}\" }}\n", path.display())
+}
+
 /// A running sink.
 pub struct Feed {
     lines: SyncSender<Line>,
