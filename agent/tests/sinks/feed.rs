@@ -8,7 +8,7 @@ use std::{
 };
 
 use rstscope::{
-    config::Configuration,
+    config::{Configuration, overrides::Overrides},
     sinks::{
         outputs::{Line, Lost},
         running::Running,
@@ -46,7 +46,7 @@ pub struct Feed {
 impl Feed {
     /// Starts the one sink that this configuration has.
     pub fn start(name: &str, configuration: &str, spools: &Path) -> Self {
-        let configuration = Configuration::parse(configuration).unwrap();
+        let configuration = Configuration::parse(configuration, &Overrides::default()).unwrap();
         let (sink, settings) = configuration.sinks.first_key_value().unwrap();
         let (lines, receiver) = std::sync::mpsc::sync_channel(1000);
         let lost = Arc::new(Lost::default());

@@ -23,7 +23,7 @@ use self::{
 };
 use super::{flags::RunFlags, stages::Stages};
 use crate::{
-    config::{Configuration, sink::SinkSettings, watch::Watch},
+    config::{Configuration, overrides::Overrides, sink::SinkSettings, watch::Watch},
     sinks::{
         encode::Encoder,
         outputs::{FanOut, Outputs},
@@ -42,7 +42,8 @@ const LOOK: Duration = Duration::from_secs(2);
 pub fn run(flags: &RunFlags) -> Result<ExitCode> {
     let path = flags.config.clone();
     let watch = Watch::new(path.clone());
-    let (configuration, Effective { flags, .. }) = load(&path)?;
+    let overrides = Overrides::of_this_process(flags.sink.clone())?;
+    let (configuration, Effective { flags, .. }) = load(&path, &overrides)?;
     if configuration.sinks.is_empty() {
         bail!("{}: no sink, so nobody would see a line; add a section [sinks.NAME] with a `type`", path.display());
     }
@@ -57,7 +58,7 @@ pub fn run(flags: &RunFlags) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     let mut ended = None;
     let followed = runtime.block_on(async {
-        let daemon = Daemon { watch, sinks: &mut sinks, agent: configuration.agent, ended: &mut ended };
+        let daemon = Daemon { watch, overrides, sinks: &mut sinks, agent: configuration.agent, ended: &mut ended };
         stages.follow(Box::new(fan_out), daemon.end(&path)?).await
     });
     // What was seen before something failed is handed on all the same.
@@ -67,8 +68,8 @@ pub fn run(flags: &RunFlags) -> Result<ExitCode> {
 }
 
 /// Reads the configuration and merges it with this process's command line.
-fn load(path: &Path) -> Result<(Configuration, Effective)> {
-    let configuration = Configuration::read(path)?;
+fn load(path: &Path, overrides: &Overrides) -> Result<(Configuration, Effective)> {
+    let configuration = Configuration::read(path, overrides)?;
     let arguments: Vec<_> = std::env::args_os().collect();
     let effective = merge(&arguments, path, &configuration)?;
     Ok((configuration, effective))
@@ -82,6 +83,7 @@ fn say(what: impl Display) {
 /// What happens to a daemon beside events.
 struct Daemon<'a> {
     watch: Watch,
+    overrides: Overrides,
     sinks: &'a mut Sinks,
     agent: toml::Table,
     /// When it was told to end.
@@ -115,7 +117,7 @@ impl<'a> Daemon<'a> {
 
     /// A configuration that is wrong changes nothing.
     fn reload(&mut self, path: &Path) {
-        let applied = load(path).and_then(|(configuration, _)| {
+        let applied = load(path, &self.overrides).and_then(|(configuration, _)| {
             if configuration.sinks.is_empty() {
                 bail!("{}: no sink is left", path.display());
             }
