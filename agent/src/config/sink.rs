@@ -16,7 +16,8 @@ use crate::{
         loki::{self, LokiSettings},
         network::client::client,
         otlp::{self, OtlpSettings},
-        outputs::{Line, Lost},
+        account::Account,
+        outputs::Line,
         running::Running,
         splunk::{self, SplunkSettings},
         stdout::lines::{self as stdout, StdoutSettings},
@@ -113,15 +114,15 @@ impl SinkSettings {
         spools: &Path,
         predecessor: Option<Running>,
         lines: Receiver<Line>,
-        lost: Arc<Lost>,
+        account: Arc<Account>,
     ) -> Result<Running, Wrong> {
         let no_thread = |error: std::io::Error| Wrong(format!("cannot start a thread: {error}"));
         match self {
-            Self::Stdout(_) => stdout::start(name, predecessor, lines, lost).map_err(no_thread),
-            Self::File(settings) => file::start(name, settings, predecessor, lines, lost).map_err(no_thread),
-            Self::Loki(settings) => loki::start(name, settings, &spools.join(name), predecessor, lines, lost),
-            Self::Splunk(settings) => splunk::start(name, settings, &spools.join(name), predecessor, lines, lost),
-            Self::Otlp(settings) => otlp::start(name, settings, &spools.join(name), predecessor, lines, lost),
+            Self::Stdout(_) => stdout::start(name, predecessor, lines, account).map_err(no_thread),
+            Self::File(settings) => file::start(name, settings, predecessor, lines, account).map_err(no_thread),
+            Self::Loki(settings) => loki::start(name, settings, &spools.join(name), predecessor, lines, account),
+            Self::Splunk(settings) => splunk::start(name, settings, &spools.join(name), predecessor, lines, account),
+            Self::Otlp(settings) => otlp::start(name, settings, &spools.join(name), predecessor, lines, account),
         }
     }
 

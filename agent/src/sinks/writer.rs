@@ -11,7 +11,8 @@ use std::{
 };
 
 use super::{
-    outputs::{Line, Lost},
+    account::Account,
+    outputs::Line,
     running::{Health, Orders, Running},
 };
 
@@ -62,11 +63,11 @@ pub fn start(
     name: &str,
     predecessor: Option<Running>,
     lines: Receiver<Line>,
-    lost: Arc<Lost>,
+    account: Arc<Account>,
     open: impl FnOnce() -> io::Result<Box<dyn Place>> + Send + 'static,
 ) -> io::Result<Running> {
     let orders = Arc::new(Orders::default());
-    let mut writer = Writer { orders: Arc::clone(&orders), lost, health: Health::new(name) };
+    let mut writer = Writer { orders: Arc::clone(&orders), account, health: Health::new(name) };
     let thread = std::thread::Builder::new().name(format!("sink {name}")).spawn(move || {
         predecessor.map(Running::wait);
         writer.run(&lines, open);
@@ -76,7 +77,7 @@ pub fn start(
 
 struct Writer {
     orders: Arc<Orders>,
-    lost: Arc<Lost>,
+    account: Arc<Account>,
     health: Health,
 }
 
@@ -87,7 +88,7 @@ impl Writer {
             Err(error) => {
                 self.health.say(format_args!("{error}; it is not used until the configuration changes"));
                 let count = lines.iter().count() as u64;
-                return self.lost.add("sink_write_failed", count);
+                return self.account.lose("sink_write_failed", count);
             }
         };
         loop {
@@ -132,7 +133,7 @@ impl Writer {
                     if self.orders.is_over() {
                         let left = bytes[written..].iter().filter(|byte| **byte == b'\n').count() as u64;
                         self.health.say(format_args!("{left} lines could not be written before the end"));
-                        return self.lost.add("sink_write_failed", left);
+                        return self.account.lose("sink_write_failed", left);
                     }
                     self.orders.pause(RETRY);
                 }

@@ -10,7 +10,8 @@ use std::{
 use rstscope::{
     config::{Configuration, overrides::Overrides},
     sinks::{
-        outputs::{Line, Lost},
+        account::Account,
+        outputs::Line,
         running::Running,
     },
 };
@@ -37,7 +38,7 @@ pub fn token(folder: &Path) -> String {
 /// A running sink.
 pub struct Feed {
     lines: SyncSender<Line>,
-    pub lost: Arc<Lost>,
+    pub account: Arc<Account>,
     running: Running,
     next: u64,
     name: String,
@@ -49,9 +50,9 @@ impl Feed {
         let configuration = Configuration::parse(configuration, &Overrides::default()).unwrap();
         let (sink, settings) = configuration.sinks.first_key_value().unwrap();
         let (lines, receiver) = std::sync::mpsc::sync_channel(1000);
-        let lost = Arc::new(Lost::default());
-        let running = settings.start(sink, spools, None, receiver, Arc::clone(&lost)).unwrap();
-        Self { lines, lost, running, next: 0, name: name.to_owned() }
+        let account = Arc::new(Account::default());
+        let running = settings.start(sink, spools, None, receiver, Arc::clone(&account)).unwrap();
+        Self { lines, account, running, next: 0, name: name.to_owned() }
     }
 
     /// Makes so many lines with this in them; returns their ids.

@@ -54,7 +54,7 @@ fn one_line_that_is_refused_costs_only_itself() {
     feed.send(1, "poison");
     sent.extend(feed.send(30, "good"));
     until("the good ones delivered", || server.ids() == sent);
-    until("the bad one counted", || feed.lost.take().get("sink_rejected") == Some(&1));
+    until("the bad one counted", || feed.account.take_losses().get("sink_rejected") == Some(&1));
     feed.end(PATIENCE);
 }
 

@@ -43,7 +43,7 @@ fn a_partial_success_is_counted_and_not_sent_again() {
     let mut rejected = 0;
     let began = std::time::Instant::now();
     while rejected < 3 && began.elapsed() < PATIENCE {
-        rejected += feed.lost.take().get("sink_rejected").copied().unwrap_or(0);
+        rejected += feed.account.take_losses().get("sink_rejected").copied().unwrap_or(0);
         std::thread::sleep(Duration::from_millis(10));
     }
     feed.end(PATIENCE);

@@ -60,7 +60,7 @@ fn one_line_that_is_refused_costs_only_itself() {
     feed.send(1, "poison");
     sent.extend(feed.send(30, "good"));
     until("the good ones delivered", || server.ids() == sent);
-    until("the bad one counted", || feed.lost.take().get("sink_rejected") == Some(&1));
+    until("the bad one counted", || feed.account.take_losses().get("sink_rejected") == Some(&1));
     feed.end(PATIENCE);
 }
 
@@ -73,7 +73,7 @@ fn an_index_that_does_not_exist_stops_it_and_loses_no_line() {
     until("asked", || server.with(|splunk| splunk.requests > 0));
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(server.with(|splunk| splunk.requests), 1, "it is not asked over and over");
-    assert!(feed.lost.take().is_empty());
+    assert!(feed.account.take_losses().is_empty());
     feed.end(Duration::from_millis(300));
     let feed = start(&server, "index", "", spools.path());
     until("delivered", || server.ids() == sent);

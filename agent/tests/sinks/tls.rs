@@ -108,7 +108,7 @@ fn a_certificate_that_is_wrong_loses_no_line() {
     let mut feed = Feed::start("wrong", &with(&Authority::new("others"), "other.pem"), folder.path());
     let sent = feed.send(10, "x");
     std::thread::sleep(std::time::Duration::from_millis(300));
-    assert!(feed.lost.take().is_empty() && server.requests() == 0);
+    assert!(feed.account.take_losses().is_empty() && server.requests() == 0);
     feed.end(std::time::Duration::from_millis(100));
     let feed = Feed::start("wrong", &with(&authority, "ca.pem"), folder.path());
     until("delivered", || server.ids() == sent);

@@ -57,7 +57,7 @@ fn passes<R: Rules>(kind: &str, rules: R, more_keys: &str, troubles: Vec<Trouble
     sent.extend(feed.send(20, "x"));
     server.restart(Duration::from_millis(300));
     until("all delivered after a restart", || server.ids() == sent);
-    assert!(feed.lost.take().is_empty());
+    assert!(feed.account.take_losses().is_empty());
     feed.end(PATIENCE);
     server.with(|rules| assert_eq!(rules.broken(), Vec::<String>::new()));
 }
@@ -97,7 +97,7 @@ fn stops<R: Rules>(kind: &str, rules: impl Fn() -> R, troubles: &[Trouble]) {
         until("asked", || server.requests() > 0);
         std::thread::sleep(Duration::from_millis(500));
         assert_eq!(server.requests(), 1, "{trouble:?}: it is not asked over and over");
-        assert!(feed.lost.take().is_empty(), "{trouble:?}");
+        assert!(feed.account.take_losses().is_empty(), "{trouble:?}");
         feed.end(Duration::from_millis(100));
         server.set_trouble(Trouble::None);
         let feed = Feed::start("stopped", &configuration, spools.path());
@@ -131,7 +131,7 @@ fn splits<R: Rules>(kind: &str, rules: R, more_keys: &str) {
     let sent = feed.send(50, &"x".repeat(300));
     until("delivered", || server.ids() == sent);
     assert!(server.requests() > 2, "it was split");
-    assert!(feed.lost.take().is_empty());
+    assert!(feed.account.take_losses().is_empty());
     feed.end(PATIENCE);
 }
 
@@ -153,7 +153,7 @@ fn a_line_that_is_too_large_alone_is_given_up_and_counted() {
     feed.send(1, &"x".repeat(20_000));
     sent.extend(feed.send(2, "x"));
     until("the others delivered", || server.ids() == sent);
-    until("the large one counted", || feed.lost.take().get("sink_rejected") == Some(&1));
+    until("the large one counted", || feed.account.take_losses().get("sink_rejected") == Some(&1));
     feed.end(PATIENCE);
 }
 

@@ -75,10 +75,10 @@ impl Sinks {
             old.orders.end_by(Instant::now() + HAND_OVER);
             old
         });
-        let (output, lines, lost) = Output::new(name, settings.filter().clone());
+        let (output, lines, account) = Output::new(name, settings.filter().clone());
         // From here on lines go to the new queue; the old one ends with what it has.
         self.outputs.put(output);
-        let started = settings.start(name, &self.spools, predecessor, lines, lost);
+        let started = settings.start(name, &self.spools, predecessor, lines, account);
         let running = started.inspect_err(|_| self.outputs.remove(name))?;
         self.running.insert(name.to_owned(), (settings.clone(), running));
         Ok(())

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     filter::Filter,
     fsync::Fsync,
-    outputs::{Line, Lost},
+    account::Account,
+    outputs::Line,
     running::Running,
     writer::{self, Place},
 };
@@ -65,10 +66,10 @@ pub fn start(
     settings: &FileSettings,
     predecessor: Option<Running>,
     lines: Receiver<Line>,
-    lost: Arc<Lost>,
+    account: Arc<Account>,
 ) -> io::Result<Running> {
     let settings = settings.clone();
-    writer::start(name, predecessor, lines, lost, move || {
+    writer::start(name, predecessor, lines, account, move || {
         let path = settings.path.clone();
         RotatingFile::open(settings)
             .map(|file| Box::new(file) as Box<dyn Place>)

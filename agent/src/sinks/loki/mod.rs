@@ -29,7 +29,8 @@ use super::{
         protocol::{Answer, Protocol, SpooledLine, Verdict, retry_after, said, usual_verdict},
         settings::{BasicAuth, Batch, Common, Http, Retry, SpoolSettings, Tls, url},
     },
-    outputs::{Line, Lost},
+    account::Account,
+    outputs::Line,
     running::Running,
 };
 use crate::settings::{Wrong, secret::Secret};
@@ -143,7 +144,7 @@ pub fn start(
     folder: &Path,
     predecessor: Option<Running>,
     lines: Receiver<Line>,
-    lost: Arc<Lost>,
+    account: Arc<Account>,
 ) -> Result<Running, Wrong> {
     let start = Start {
         name: name.to_owned(),
@@ -157,7 +158,7 @@ pub fn start(
         protocol: Loki::new(settings)?,
         predecessor,
     };
-    network::start(start, lines, lost).map_err(|error: io::Error| Wrong(format!("cannot start a thread: {error}")))
+    network::start(start, lines, account).map_err(|error: io::Error| Wrong(format!("cannot start a thread: {error}")))
 }
 
 struct Loki {

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     settings::Wrong,
     sinks::{
-        outputs::Lost,
+        account::Account,
         running::{Health, Orders},
         spool::{Most, Record},
     },
@@ -35,7 +35,7 @@ const ANSWER: usize = 16 * 1024;
 pub(super) struct Delivery<P> {
     pub spooled: Arc<Spooled>,
     pub orders: Arc<Orders>,
-    pub lost: Arc<Lost>,
+    pub account: Arc<Account>,
     pub health: Health,
     pub client: reqwest::Client,
     pub protocol: P,
@@ -217,7 +217,7 @@ impl<P: Protocol> Delivery<P> {
         if count == 0 {
             return;
         }
-        self.lost.add("sink_rejected", count);
+        self.account.lose("sink_rejected", count);
         if self.said_why.is_none_or(|said| said.elapsed() >= SAY_WHY) {
             self.said_why = Some(Instant::now());
             self.health.say(format_args!("{count} lines given up, they are never taken: {why}"));

@@ -10,7 +10,8 @@ use std::{
 
 use super::Spooled;
 use crate::sinks::{
-    outputs::{Line, Lost},
+    account::Account,
+    outputs::Line,
     running::Health,
 };
 
@@ -21,7 +22,7 @@ const BATCH_BYTES: usize = 512 * 1024;
 const IDLE: Duration = Duration::from_millis(250);
 
 /// Takes lines until nobody sends any more.
-pub(super) fn run(spooled: &Arc<Spooled>, lines: &Receiver<Line>, lost: &Arc<Lost>, mut health: Health) {
+pub(super) fn run(spooled: &Arc<Spooled>, lines: &Receiver<Line>, account: &Arc<Account>, mut health: Health) {
     loop {
         let first = lines.recv_timeout(IDLE);
         let mut inner = spooled.lock();
@@ -30,7 +31,7 @@ pub(super) fn run(spooled: &Arc<Spooled>, lines: &Receiver<Line>, lost: &Arc<Los
         for line in batch {
             bytes += line.len();
             if inner.spool.append(&line).is_err() {
-                lost.add("sink_rejected", 1);
+                account.lose("sink_rejected", 1);
             }
             if bytes >= BATCH_BYTES {
                 break;
@@ -41,7 +42,7 @@ pub(super) fn run(spooled: &Arc<Spooled>, lines: &Receiver<Line>, lost: &Arc<Los
             Err(error) => health.fails(&format!("cannot write its spool: {error}; lines wait in memory")),
         }
         let losses = inner.spool.unreported();
-        losses.iter().for_each(|(loss, count)| lost.add(loss.name(), *count));
+        losses.iter().for_each(|(loss, count)| account.lose(loss.name(), *count));
         inner.spool.reported(&losses);
         inner.is_closed = matches!(first, Err(RecvTimeoutError::Disconnected));
         let is_closed = inner.is_closed;

@@ -22,7 +22,8 @@ use self::{
     settings::{Batch, Retry},
 };
 use super::{
-    outputs::{Line, Lost},
+    account::Account,
+    outputs::Line,
     running::{Health, Orders, Running},
     spool::{Limits, Spool, disk::FileSystem},
 };
@@ -77,17 +78,17 @@ pub struct Start<P> {
 /// # Errors
 ///
 /// If the system has none.
-pub fn start<P: Protocol>(start: Start<P>, lines: Receiver<Line>, lost: Arc<Lost>) -> io::Result<Running> {
+pub fn start<P: Protocol>(start: Start<P>, lines: Receiver<Line>, account: Arc<Account>) -> io::Result<Running> {
     let orders = Arc::new(Orders::default());
     let name = start.name.clone();
     let thread = {
         let orders = Arc::clone(&orders);
-        std::thread::Builder::new().name(format!("sink {name}")).spawn(move || run(start, &lines, &lost, &orders))?
+        std::thread::Builder::new().name(format!("sink {name}")).spawn(move || run(start, &lines, &account, &orders))?
     };
     Ok(Running { name, orders, threads: vec![thread] })
 }
 
-fn run<P: Protocol>(start: Start<P>, lines: &Receiver<Line>, lost: &Arc<Lost>, orders: &Arc<Orders>) {
+fn run<P: Protocol>(start: Start<P>, lines: &Receiver<Line>, account: &Arc<Account>, orders: &Arc<Orders>) {
     let health = Health::new(&start.name);
     if let Some(Err(name)) = start.predecessor.map(Running::wait) {
         health.say(format_args!("the sink {name} before it does not end; its spool may be in use"));
@@ -97,7 +98,7 @@ fn run<P: Protocol>(start: Start<P>, lines: &Receiver<Line>, lost: &Arc<Lost>, o
     let delivery = Delivery {
         spooled: Arc::clone(&spooled),
         orders: Arc::clone(orders),
-        lost: Arc::clone(lost),
+        account: Arc::clone(account),
         health: Health::new(&start.name),
         client: start.client,
         protocol: start.protocol,
@@ -110,7 +111,7 @@ fn run<P: Protocol>(start: Start<P>, lines: &Receiver<Line>, lost: &Arc<Lost>, o
     if let Err(error) = &sender {
         health.say(format_args!("cannot start its thread: {error}; lines wait in the spool for the next start"));
     }
-    intake::run(&spooled, lines, lost, health);
+    intake::run(&spooled, lines, account, health);
     sender.ok().map(JoinHandle::join);
 }
 

@@ -25,7 +25,8 @@ use super::{
         protocol::{Answer, Pending, Protocol, SpooledLine, Verdict, said, usual_verdict},
         settings::{Batch, Common, Http, Retry, SpoolSettings, Tls, url},
     },
-    outputs::{Line, Lost},
+    account::Account,
+    outputs::Line,
     running::Running,
 };
 use crate::settings::{Wrong, secret::Secret, units::Time};
@@ -104,7 +105,7 @@ pub fn start(
     folder: &Path,
     predecessor: Option<Running>,
     lines: Receiver<Line>,
-    lost: Arc<Lost>,
+    account: Arc<Account>,
 ) -> Result<Running, Wrong> {
     let start = Start {
         name: name.to_owned(),
@@ -117,7 +118,7 @@ pub fn start(
         protocol: Splunk::new(settings)?,
         predecessor,
     };
-    network::start(start, lines, lost).map_err(|error: io::Error| Wrong(format!("cannot start a thread: {error}")))
+    network::start(start, lines, account).map_err(|error: io::Error| Wrong(format!("cannot start a thread: {error}")))
 }
 
 struct Splunk {

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::sinks::{
     filter::Filter,
-    outputs::{Line, Lost},
+    account::Account,
+    outputs::Line,
     running::Running,
     writer::{self, Place},
 };
@@ -31,8 +32,8 @@ pub struct StdoutSettings {
 /// # Errors
 ///
 /// If the system has no thread for it.
-pub fn start(name: &str, predecessor: Option<Running>, lines: Receiver<Line>, lost: Arc<Lost>) -> io::Result<Running> {
-    writer::start(name, predecessor, lines, lost, || {
+pub fn start(name: &str, predecessor: Option<Running>, lines: Receiver<Line>, account: Arc<Account>) -> io::Result<Running> {
+    writer::start(name, predecessor, lines, account, || {
         // Past Rust's own standard output, which has a buffer and a lock: a thread that waits in it has to be left behind.
         let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         Ok(Box::new(Stdout(stdout)) as Box<dyn Place>)
