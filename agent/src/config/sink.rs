@@ -11,12 +11,12 @@ use super::nearest::{explained, refuse_unknown};
 use crate::{
     settings::{Wrong, secret::Secret},
     sinks::{
+        account::Account,
         file::{self, FileSettings},
         filter::Filter,
         loki::{self, LokiSettings},
         network::client::client,
         otlp::{self, OtlpSettings},
-        account::Account,
         outputs::Line,
         running::Running,
         splunk::{self, SplunkSettings},

@@ -109,7 +109,11 @@ pub fn without_client_certificate() {
     let mut feed = netns.run(|| Feed::start("stranger", &configuration(front.ca_key()), spools.path()));
     let sent = feed.send(20, "x");
     std::thread::sleep(Duration::from_secs(2));
-    assert_eq!((server.requests(), feed.account.take_losses().len()), (0, 0), "nothing gets through, nothing is given up");
+    assert_eq!(
+        (server.requests(), feed.account.take_losses().len()),
+        (0, 0),
+        "nothing gets through, nothing is given up"
+    );
     feed.end(Duration::from_millis(100));
     let feed = netns.run(|| Feed::start("known", &configuration(front.client_keys()), spools.path()));
     until("delivered with a certificate", || server.ids() == sent);

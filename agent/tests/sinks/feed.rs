@@ -9,11 +9,7 @@ use std::{
 
 use rstscope::{
     config::{Configuration, overrides::Overrides},
-    sinks::{
-        account::Account,
-        outputs::Line,
-        running::Running,
-    },
+    sinks::{account::Account, outputs::Line, running::Running},
 };
 use serde_json::json;
 

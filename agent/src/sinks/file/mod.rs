@@ -13,9 +13,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    account::Account,
     filter::Filter,
     fsync::Fsync,
-    account::Account,
     outputs::Line,
     running::Running,
     writer::{self, Place},

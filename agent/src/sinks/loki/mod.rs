@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use self::push::{Entry, Stream};
 use super::{
+    account::Account,
     filter::Filter,
     network::{
         self, Start,
@@ -29,7 +30,6 @@ use super::{
         protocol::{Answer, Protocol, SpooledLine, Verdict, retry_after, said, usual_verdict},
         settings::{BasicAuth, Batch, Common, Http, Retry, SpoolSettings, Tls, url},
     },
-    account::Account,
     outputs::Line,
     running::Running,
 };

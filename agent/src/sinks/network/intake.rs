@@ -9,11 +9,7 @@ use std::{
 };
 
 use super::Spooled;
-use crate::sinks::{
-    account::Account,
-    outputs::Line,
-    running::Health,
-};
+use crate::sinks::{account::Account, outputs::Line, running::Health};
 
 /// Lines between two commits: with the longest ones still less than the least memory of a spool.
 const BATCH: usize = 256;

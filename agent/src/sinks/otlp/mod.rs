@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 use self::record::{record, string};
 use super::{
+    account::Account,
     filter::Filter,
     network::{
         self, Start,
@@ -26,7 +27,6 @@ use super::{
         protocol::{Answer, Protocol, SpooledLine, Verdict, retry_after, said, usual_verdict},
         settings::{Batch, Common, Http, Retry, SpoolSettings, Tls, url},
     },
-    account::Account,
     outputs::Line,
     running::Running,
 };

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
+    account::Account,
     filter::Filter,
     network::{
         self, Start,
@@ -25,7 +26,6 @@ use super::{
         protocol::{Answer, Pending, Protocol, SpooledLine, Verdict, said, usual_verdict},
         settings::{Batch, Common, Http, Retry, SpoolSettings, Tls, url},
     },
-    account::Account,
     outputs::Line,
     running::Running,
 };

@@ -11,8 +11,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::sinks::{
-    filter::Filter,
     account::Account,
+    filter::Filter,
     outputs::Line,
     running::Running,
     writer::{self, Place},
@@ -32,7 +32,12 @@ pub struct StdoutSettings {
 /// # Errors
 ///
 /// If the system has no thread for it.
-pub fn start(name: &str, predecessor: Option<Running>, lines: Receiver<Line>, account: Arc<Account>) -> io::Result<Running> {
+pub fn start(
+    name: &str,
+    predecessor: Option<Running>,
+    lines: Receiver<Line>,
+    account: Arc<Account>,
+) -> io::Result<Running> {
     writer::start(name, predecessor, lines, account, || {
         // Past Rust's own standard output, which has a buffer and a lock: a thread that waits in it has to be left behind.
         let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
