@@ -109,9 +109,9 @@ pub fn build_kubelet() -> Result<PathBuf> {
     Ok(path_of(&build(&["build", "--package", "xtask-cri", "--locked"])?, "bin", "xtask-cri")?.to_path_buf())
 }
 
-/// The tests against a kernel, and the rstscope they are about.
+/// Tests that need root, and the rstscope they are about.
 #[derive(Debug)]
-pub struct KernelTests {
+pub struct RootTests {
     /// The test program.
     pub tests: PathBuf,
     /// The program under test.
@@ -119,17 +119,25 @@ pub struct KernelTests {
 }
 
 /// Builds the kernel tests; this machine and the guests run the same ones.
-///
+pub fn build_kernel_tests(release: bool) -> Result<RootTests> {
+    build_root_tests("kernel", release)
+}
+
+/// Builds the chaos of the sinks.
+pub fn build_chaos(release: bool) -> Result<RootTests> {
+    build_root_tests("chaos", release)
+}
+
 /// Of the whole workspace, as the unit tests are: the features of its packages' dependencies are those of all of them then,
 /// and nothing is compiled a second time with fewer.
-pub fn build_kernel_tests(release: bool) -> Result<KernelTests> {
-    let mut arguments = vec!["test", "--workspace", "--test", "kernel", "--no-run", "--locked"];
+fn build_root_tests(name: &str, release: bool) -> Result<RootTests> {
+    let mut arguments = vec!["test", "--workspace", "--test", name, "--no-run", "--locked"];
     if release {
         arguments.push("--release");
     }
     let programs = build(&arguments)?;
-    Ok(KernelTests {
-        tests: path_of(&programs, "test", "kernel")?.to_path_buf(),
+    Ok(RootTests {
+        tests: path_of(&programs, "test", name)?.to_path_buf(),
         // Cargo builds a package's programs for its integration tests anyway.
         rstscope: path_of(&programs, "bin", "rstscope")?.to_path_buf(),
     })

@@ -24,6 +24,7 @@ Examples:
   cargo xtask test --only kernel -- linger  the kernel tests whose name contains `linger`
   cargo xtask incidents                     real incidents, played with the real programs
   cargo xtask containers                    real containers of real runtimes, and whom rstscope names
+  cargo xtask sinks                         a minute of chaos on the way to each sink, and nothing lost
   cargo xtask install --root /usr/local     rstscope as /usr/local/bin/rstscope
 
 The tools that are set up live in $RSTSCOPE_CACHE, else in $XDG_CACHE_HOME/rstscope, else in ~/.cache/rstscope.";
@@ -38,7 +39,7 @@ pub enum Task {
     /// Build rstscope and run it as root
     #[command(after_help = RUN_EXAMPLES)]
     Run(Run),
-    /// Check everything: format, clippy, docs, unit tests, kernel tests, other kernels, incidents, containers
+    /// Check everything: format, clippy, docs, unit tests, kernel tests, sinks, other kernels, incidents, containers
     #[command(after_help = TEST_EXAMPLES)]
     Test(Test),
     /// Run the kernel tests on other kernels, which are booted in QEMU without root or KVM
@@ -56,6 +57,9 @@ pub enum Task {
     /// One of the processes that `containers` starts
     #[command(hide = true, subcommand)]
     ContainerPart(ContainerPart),
+    /// Kill, starve and disturb rstscope on the way to each sink, as root, and check that nothing is lost
+    #[command(after_help = SINKS_EXAMPLES)]
+    Sinks(Sinks),
     /// Build rstscope and install it, as `cargo install` does
     Install(Install),
 }
@@ -97,7 +101,7 @@ pub struct Test {
     /// Run one step instead of all
     #[arg(long, value_enum)]
     pub only: Option<Step>,
-    /// Run the kernel tests with all optimisations, against an rstscope with all optimisations
+    /// Run the kernel tests and the chaos of the sinks with all optimisations, against an rstscope with all optimisations
     #[arg(long)]
     pub release: bool,
     /// For the test programs of the steps `unit`, `kernel` and `vm`: a part of a test's name, or their own options
@@ -143,6 +147,8 @@ pub enum Step {
     Unit,
     /// The tests against this machine's kernel, as root
     Kernel,
+    /// A minute of chaos on the way to each sink, as root
+    Sinks,
     /// The same tests against other kernels, in QEMU
     Vm,
     /// Real incidents, played with the real programs, as root
@@ -160,6 +166,7 @@ impl Step {
             Self::Doc => "doc",
             Self::Unit => "unit",
             Self::Kernel => "kernel",
+            Self::Sinks => "sinks",
             Self::Vm => "vm",
             Self::Incidents => "incidents",
             Self::Containers => "containers",
@@ -285,6 +292,29 @@ pub struct CasePart {
     /// For the container's files, configurations and logs
     #[arg(long)]
     pub folder: Option<PathBuf>,
+}
+
+const SINKS_EXAMPLES: &str = "\
+Examples:
+  cargo xtask sinks                a minute for each sink, all at the same time
+  cargo xtask sinks --full         five minutes
+  cargo xtask sinks -- splunk      the trials whose name contains `splunk`
+
+nginx, rsyslog and logrotate are unpacked into the cache, a collector is installed there with pip; nothing of them is seen by
+the system.";
+
+/// Options of `cargo xtask sinks`.
+#[derive(Debug, Default, Args)]
+pub struct Sinks {
+    /// Five minutes instead of one
+    #[arg(long)]
+    pub full: bool,
+    /// With all optimisations
+    #[arg(long)]
+    pub release: bool,
+    /// For the test program: a part of a trial's name, or its own options
+    #[arg(last = true, value_name = "FILTER")]
+    pub filter: Vec<String>,
 }
 
 /// Options of `cargo xtask install`.

@@ -3,7 +3,8 @@
 //! * [`ebpf`]: which tools the kernel side takes and how it is built; shared with `agent/build.rs`.
 //! * [`setup`]: installs those tools where they are missing.
 //! * [`build`], [`run`], [`install`], [`mod@test`], [`vm`]: one sub-command each.
-//! * [`incidents`]: real incidents, played with the real programs; [`containers`]: real containers of real runtimes.
+//! * [`incidents`]: real incidents, played with the real programs; [`containers`]: real containers of real runtimes;
+//!   [`sinks`]: chaos on the way to the sinks.
 //! * [`cargo`], [`child`]: how cargo, and any other program, is called.
 
 mod build;
@@ -17,6 +18,7 @@ mod incidents;
 mod install;
 mod run;
 mod setup;
+mod sinks;
 mod test;
 mod vm;
 
@@ -50,6 +52,7 @@ fn perform(task: Task) -> Result<()> {
         Task::IncidentPart(part) => incidents::play_part(part),
         Task::Containers(options) => containers::perform(&options),
         Task::ContainerPart(part) => containers::play_part(part),
+        Task::Sinks(options) => sinks::perform(&options),
         Task::Install(options) => install::perform(&options),
     }
 }

@@ -10,12 +10,12 @@ use clap::ValueEnum;
 
 use crate::{
     cargo, child,
-    cli::{Containers, Incidents, Step, Test, Vm},
+    cli::{Containers, Incidents, Sinks, Step, Test, Vm},
     containers,
     ebpf::{ObjectBuild, TARGET_FOLDER, Tools},
     incidents,
     setup::{self, Scope},
-    vm,
+    sinks, vm,
 };
 
 /// Runs the steps until one fails, and sums up.
@@ -57,6 +57,7 @@ fn check(step: Step, options: &Test, tools: &Tools) -> Result<()> {
         Step::Doc => documentation(),
         Step::Unit => unit_tests(&options.filter),
         Step::Kernel => kernel_tests(options),
+        Step::Sinks => sinks::perform(&Sinks { release: options.release, ..Sinks::default() }),
         Step::Vm => vm::perform(&Vm { release: options.release, filter: options.filter.clone(), ..Vm::default() }),
         Step::Incidents => incidents::perform(&Incidents::default()),
         Step::Containers => containers::perform(&Containers::default()),
@@ -68,8 +69,8 @@ fn format() -> Result<()> {
 }
 
 fn clippy(tools: &Tools) -> Result<()> {
-    // Plain `cargo test` leaves the kernel tests out, and so does `--all-targets`.
-    for targets in [&["--all-targets"][..], &["--test", "kernel"]] {
+    // Plain `cargo test` leaves out what needs root, and so does `--all-targets`.
+    for targets in [&["--all-targets"][..], &["--test", "kernel", "--test", "chaos"]] {
         let arguments = [&["clippy", "--workspace", "--locked"][..], targets, &["--", "-D", "warnings"]].concat();
         cargo::run(&arguments)?;
     }

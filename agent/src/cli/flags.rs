@@ -107,6 +107,7 @@ const RUN_EXAMPLES: &str = "Examples:
   rstscope run                                    as /etc/rstscope/rstscope.toml says
   rstscope run --config rstscope.toml --node n1   a flag wins over the file …
   RSTSCOPE_CONNECTIONS=50000 rstscope run         … and so does a variable, RSTSCOPE_ and the flag's name
+  rstscope run --sink central.url=http://l:3100   a key of [sinks.central], as RSTSCOPE_SINK_CENTRAL_URL would set it
   kill -HUP $(pidof rstscope)                     read the file again; log files are opened again
 
 A small file:
@@ -119,8 +120,8 @@ A small file:
   labels = { cluster = \"prod\" }
   filter = { hide_benign = true }
 
-`rstscope config schema` says every key, docs/configuration.md explains them. Every flag but --config can stand in
-the section [agent], with _ for -. A change of the file is taken up by itself; one that is wrong is refused, with
+`rstscope config schema` says every key, docs/configuration.md explains them. Every flag but --config and --sink can
+stand in the section [agent], with _ for -. A change of the file is taken up by itself; one that is wrong is refused, with
 its reason, and the old one stays in use.";
 
 /// Flags of `run`.
@@ -133,6 +134,9 @@ pub struct RunFlags {
     /// The folder with a spool for each sink that sends
     #[arg(long, value_name = "DIR", default_value = "/var/lib/rstscope/spool")]
     pub spool: PathBuf,
+    /// Set a key of a sink that the file has, over the file and the variable RSTSCOPE_SINK_NAME_KEY; never a secret
+    #[arg(long, value_name = "NAME.KEY=VALUE")]
+    pub sink: Vec<String>,
     /// After SIGTERM, how long sinks may take to hand on what they have; Kubernetes kills after 30s
     #[arg(long, value_name = "TIME", default_value = "25s", value_parser = time)]
     pub grace: Duration,
@@ -176,6 +180,9 @@ pub struct ConfigFlags {
     /// The configuration
     #[arg(long, short, value_name = "FILE", default_value = DEFAULT_CONFIGURATION, env = "RSTSCOPE_CONFIG")]
     pub config: PathBuf,
+    /// Set a key of a sink, as for `run`
+    #[arg(long, value_name = "NAME.KEY=VALUE")]
+    pub sink: Vec<String>,
 }
 
 /// Flags of every command that follows the node.

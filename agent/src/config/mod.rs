@@ -2,19 +2,25 @@
 //!
 //! * `[agent]`: the flags of `rstscope run`, by their long names with `_` for `-`; the command line gives them their meaning,
 //!   a flag or a variable of the environment wins over the file;
-//! * `[sinks.NAME]`: a sink each, see [`sink`].
+//! * `[sinks.NAME]`: a sink each, see [`sink`]; flags and variables set single keys of it ([`overrides`]), which [`keys`] lists.
 //!
 //! A key that does not exist is refused with the nearest one that does ([`nearest`]). Secrets are never in the file
 //! ([`crate::settings::secret`]), so that all of it can be shown.
 
+pub mod keys;
 pub mod nearest;
+pub mod overrides;
 pub mod schema;
 pub mod sink;
 pub mod watch;
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use self::{nearest::refuse_unknown, sink::SinkSettings};
+use self::{
+    nearest::refuse_unknown,
+    overrides::{Origin, Origins, Overrides},
+    sink::SinkSettings,
+};
 use crate::settings::Wrong;
 
 /// More than anybody writes: what is longer is not a configuration.
@@ -27,21 +33,23 @@ pub struct Configuration {
     pub agent: toml::Table,
     /// The sinks by name.
     pub sinks: BTreeMap<String, SinkSettings>,
+    /// Where the values of their keys are from.
+    pub origins: BTreeMap<String, Origins>,
 }
 
 impl Configuration {
-    /// Reads a file.
+    /// Reads a file; `overrides` set keys of its sinks.
     ///
     /// # Errors
     ///
     /// If it cannot be read or is wrong; one sentence that names the place.
-    pub fn read(path: &Path) -> Result<Self, Wrong> {
+    pub fn read(path: &Path, overrides: &Overrides) -> Result<Self, Wrong> {
         let at = |problem: String| Wrong(format!("{}: {problem}", path.display()));
         let bytes = fs::read(path).map_err(|error| {
             at(format!("cannot read the configuration: {error}; name it with --config, `rstscope config schema` says what goes into it"))
         })?;
         let text = String::from_utf8(bytes).map_err(|_| at("this is not text in UTF-8".to_owned()))?;
-        Self::parse(&text).map_err(|Wrong(problem)| at(problem))
+        Self::parse(&text, overrides).map_err(|Wrong(problem)| at(problem))
     }
 
     /// Reads a text.
@@ -49,12 +57,13 @@ impl Configuration {
     /// # Errors
     ///
     /// As [`Self::read`].
-    pub fn parse(text: &str) -> Result<Self, Wrong> {
+    pub fn parse(text: &str, overrides: &Overrides) -> Result<Self, Wrong> {
         if text.len() > LONGEST {
             return Err(Wrong(format!("longer than a configuration can be ({LONGEST} bytes)")));
         }
         let table: toml::Table = toml::from_str(text).map_err(|error| syntax(text, &error))?;
         let mut configuration = Self::default();
+        let mut section_of_sinks = toml::Table::new();
         for (key, value) in table {
             let toml::Value::Table(section) = value else {
                 refuse_unknown(&key, &["agent", "sinks"], "the file")?;
@@ -62,15 +71,17 @@ impl Configuration {
             };
             match key.as_str() {
                 "agent" => configuration.agent = section,
-                "sinks" => configuration.sinks = sinks(section)?,
+                "sinks" => section_of_sinks = section,
                 _ => refuse_unknown(&key, &["agent", "sinks"], "the file")?,
             }
         }
+        configuration.origins = overrides.apply(&mut section_of_sinks)?;
+        configuration.sinks = sinks(section_of_sinks, &configuration.origins)?;
         Ok(configuration)
     }
 }
 
-fn sinks(section: toml::Table) -> Result<BTreeMap<String, SinkSettings>, Wrong> {
+fn sinks(section: toml::Table, origins: &BTreeMap<String, Origins>) -> Result<BTreeMap<String, SinkSettings>, Wrong> {
     let mut sinks = BTreeMap::new();
     for (name, value) in section {
         if !is_name(&name) {
@@ -79,7 +90,12 @@ fn sinks(section: toml::Table) -> Result<BTreeMap<String, SinkSettings>, Wrong> 
         let toml::Value::Table(table) = value else {
             return Err(Wrong(format!("sinks.{name} is a section: write [sinks.{name}] with a `type`")));
         };
-        let settings = SinkSettings::from_table(&name, table)?;
+        let from_elsewhere =
+            origins.get(&name).is_some_and(|origins| origins.values().any(|origin| *origin != Origin::File));
+        let settings = SinkSettings::from_table(&name, table).map_err(|Wrong(problem)| {
+            let hint = if from_elsewhere { " (flags or variables set some of its keys)" } else { "" };
+            Wrong(format!("{problem}{hint}"))
+        })?;
         sinks.insert(name, settings);
     }
     one_owner_each(&sinks)?;

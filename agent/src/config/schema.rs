@@ -3,28 +3,43 @@
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
+use super::keys::{Key, keys};
 use crate::sinks::{
     file::FileSettings, loki::LokiSettings, otlp::OtlpSettings, splunk::SplunkSettings, stdout::lines::StdoutSettings,
 };
 
-/// The schema; `agent` is that of the section `[agent]`, which the command line knows.
-#[must_use]
-pub fn schema(agent: Value) -> Value {
+/// The types of sinks, and how the definition of each is called.
+const TYPES: [(&str, &str); 5] = [
+    ("stdout", "StdoutSettings"),
+    ("file", "FileSettings"),
+    ("loki", "LokiSettings"),
+    ("splunk", "SplunkSettings"),
+    ("otlp", "OtlpSettings"),
+];
+
+fn definitions() -> Map<String, Value> {
     let mut generator = SchemaSettings::draft2020_12().into_generator();
     let _reference = generator.subschema_for::<StdoutSettings>();
     let _reference = generator.subschema_for::<FileSettings>();
     let _reference = generator.subschema_for::<LokiSettings>();
     let _reference = generator.subschema_for::<SplunkSettings>();
     let _reference = generator.subschema_for::<OtlpSettings>();
-    let mut definitions: Map<String, Value> = generator.take_definitions(true);
-    let types = [
-        ("stdout", "StdoutSettings"),
-        ("file", "FileSettings"),
-        ("loki", "LokiSettings"),
-        ("splunk", "SplunkSettings"),
-        ("otlp", "OtlpSettings"),
-    ];
-    for (name, definition) in types {
+    generator.take_definitions(true)
+}
+
+/// The keys of a sink of this type, if there is that type.
+#[must_use]
+pub fn keys_of(kind: &str) -> Option<Vec<Key>> {
+    let (_, definition) = TYPES.into_iter().find(|(name, _)| *name == kind)?;
+    let definitions = definitions();
+    Some(keys(definitions.get(definition)?, &definitions))
+}
+
+/// The schema; `agent` is that of the section `[agent]`, which the command line knows.
+#[must_use]
+pub fn schema(agent: Value) -> Value {
+    let mut definitions = definitions();
+    for (name, definition) in TYPES {
         let Some(definition) = definitions.get_mut(definition) else { continue };
         definition["properties"]["type"] = json!({ "const": name });
         match definition.get_mut("required").and_then(Value::as_array_mut) {
@@ -32,7 +47,7 @@ pub fn schema(agent: Value) -> Value {
             None => definition["required"] = json!(["type"]),
         }
     }
-    let sinks = types.map(|(_, definition)| json!({ "$ref": format!("#/$defs/{definition}") }));
+    let sinks = TYPES.map(|(_, definition)| json!({ "$ref": format!("#/$defs/{definition}") }));
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "rstscope.toml",

@@ -1,7 +1,7 @@
 use super::*;
 
 fn refused(text: &str) -> String {
-    Configuration::parse(text).unwrap_err().0
+    Configuration::parse(text, &Overrides::default()).unwrap_err().0
 }
 
 #[test]
@@ -19,7 +19,7 @@ fn sinks_are_read_with_their_defaults() {
         bearer_token = { file = "/run/secrets/token" }
         filter = { namespaces = ["shop"], hide_benign = true }
     "#;
-    let configuration = Configuration::parse(text).unwrap();
+    let configuration = Configuration::parse(text, &Overrides::default()).unwrap();
     assert_eq!(configuration.agent["node"].as_str(), Some("n1"));
     let SinkSettings::Loki(loki) = &configuration.sinks["central"] else { panic!("not a Loki") };
     assert_eq!((loki.batch.lines, loki.batch.bytes.0), (10, 512 << 10));
@@ -92,13 +92,13 @@ fn the_schema_takes_what_the_program_takes_and_refuses_what_it_refuses() {
     let json = |text: &str| serde_json::to_value(toml::from_str::<toml::Table>(text).unwrap()).unwrap();
     let good = "[sinks.a]\ntype = \"loki\"\nurl = \"http://l:1\"\nbatch = { lines = 5, wait = \"1s\" }\n\
                 bearer_token = { env = \"T\" }\n[sinks.b]\ntype = \"file\"\npath = \"/x\"\nfsync = \"2s\"";
-    assert!(Configuration::parse(good).is_ok());
+    assert!(Configuration::parse(good, &Overrides::default()).is_ok());
     let complaints: Vec<String> = validator.iter_errors(&json(good)).map(|error| error.to_string()).collect();
     assert!(complaints.is_empty(), "{complaints:?}");
     for bad in
         ["[sinks.a]\ntype = \"loki\"", "[sinks.a]\npath = \"/x\"", "[sinks.a]\ntype = \"file\"\npath = \"/x\"\nkep = 1"]
     {
-        assert!(Configuration::parse(bad).is_err());
+        assert!(Configuration::parse(bad, &Overrides::default()).is_err());
         assert!(!validator.is_valid(&json(bad)), "{bad}");
     }
 }

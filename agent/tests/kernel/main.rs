@@ -14,15 +14,18 @@ mod cgroups;
 mod crowd;
 mod daemon;
 mod descriptors;
+mod disk;
 mod expect;
 mod netns;
 mod raw;
 mod relay;
 mod schema;
 #[path = "../servers/mod.rs"]
+#[expect(dead_code, reason = "the tests of the sinks and the chaos use the rest of it")]
 mod servers;
 mod shared;
 mod sockets;
+mod spooled;
 mod times;
 
 use libtest_mimic::{Arguments, Trial};

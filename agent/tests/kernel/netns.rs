@@ -4,7 +4,7 @@ use std::{
     fs::File,
     os::{fd::AsRawFd, unix::fs::MetadataExt},
     process::Command,
-    sync::Mutex,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -15,8 +15,9 @@ use crate::agent::patience;
 static KEPT: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
 /// A network namespace with loopback up.
+#[derive(Clone)]
 pub struct Netns {
-    file: File,
+    file: Arc<File>,
 }
 
 impl Netns {
@@ -32,7 +33,7 @@ impl Netns {
         .join()
         .expect("the namespace was made");
         KEPT.lock().expect("nobody panics with the lock").push(file.try_clone().expect("a second descriptor"));
-        Self { file }
+        Self { file: Arc::new(file) }
     }
 
     /// Its inode number, as lines name it.
@@ -46,18 +47,19 @@ impl Netns {
     }
 
     /// Runs `work` inside. Sockets it makes belong to the namespace wherever they are used later.
-    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let file = self.file.try_clone().expect("a second descriptor");
-        let thread = std::thread::spawn(move || {
-            // SAFETY: the descriptor is an open network namespace; setns concerns this thread only.
-            let result = unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) };
-            assert_eq!(result, 0, "entering a namespace: {}", std::io::Error::last_os_error());
-            work()
-        });
-        match thread.join() {
-            Ok(value) => value,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                // SAFETY: the descriptor is an open network namespace; setns concerns this thread only.
+                let result = unsafe { libc::setns(self.file.as_raw_fd(), libc::CLONE_NEWNET) };
+                assert_eq!(result, 0, "entering a namespace: {}", std::io::Error::last_os_error());
+                work()
+            });
+            match thread.join() {
+                Ok(value) => value,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
     }
 
     /// Runs `ip` inside.

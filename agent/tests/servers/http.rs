@@ -1,16 +1,19 @@
-//! As much of an HTTP/1.1 server (RFC 9112) as a client that sends whole bodies needs.
+//! As much of an HTTP/1.1 server (RFC 9112) as a client that sends whole bodies needs, with TLS or without.
 
 use std::{
-    collections::BTreeMap,
-    io::{BufRead, BufReader, Read, Write},
+    collections::{BTreeMap, BTreeSet},
+    io::{self, BufRead, BufReader, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
 };
+
+use rustix::net::sockopt::set_socket_linger;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// A request, its body unpacked.
 #[derive(Clone, Debug)]
@@ -39,6 +42,12 @@ impl Response {
 /// What a product does with a request.
 pub trait Rules: Send + 'static {
     fn answer(&mut self, request: &Request) -> Response;
+
+    /// The ids of all lines that it has, as often as they came.
+    fn ids(&self) -> Vec<String>;
+
+    /// The rules that were broken, a sentence each.
+    fn broken(&self) -> &[String];
 }
 
 /// What goes wrong.
@@ -46,19 +55,38 @@ pub trait Rules: Send + 'static {
 pub enum Trouble {
     #[default]
     None,
-    /// This code instead of doing anything, and so many seconds in Retry-After.
-    Status(u16, Option<u64>),
+    /// This code instead of doing anything, and this in Retry-After.
+    Status(u16, Option<String>),
+    /// 413 for bodies of more bytes than this.
+    TooLarge(usize),
     /// No answer at all.
     Silence,
-    /// The request is served, and the answer breaks off in the middle.
+    /// The request is served, and the answer breaks off in the middle of its first line.
     HalfAnswer,
+    /// The request is served, and the answer breaks off in the middle of its body, by a FIN.
+    HalfBody,
+    /// The same by a RST.
+    Reset,
+    /// The request is not served, and the answer is no HTTP.
+    Garbage,
+    /// The request is not served, and the answer is a success of something else: a page.
+    Page,
     /// The connection is closed as soon as it is there.
     Close,
+}
+
+impl Trouble {
+    /// This code, and nothing in Retry-After.
+    pub fn status(status: u16) -> Self {
+        Self::Status(status, None)
+    }
 }
 
 struct Shared<R> {
     rules: Mutex<R>,
     trouble: Mutex<Trouble>,
+    tls: Option<Arc<ServerConfig>>,
+    requests: AtomicUsize,
     stopped: AtomicBool,
     connections: Mutex<Vec<TcpStream>>,
 }
@@ -72,11 +100,17 @@ pub struct Server<R: Rules> {
 
 impl<R: Rules> Server<R> {
     pub fn start(rules: R) -> Self {
+        Self::start_with(rules, None)
+    }
+
+    pub fn start_with(rules: R, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port on loopback");
         let address = listener.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(Shared {
             rules: Mutex::new(rules),
             trouble: Mutex::default(),
+            tls,
+            requests: AtomicUsize::default(),
             stopped: AtomicBool::new(false),
             connections: Mutex::default(),
         });
@@ -85,11 +119,22 @@ impl<R: Rules> Server<R> {
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.shared.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     pub fn set_trouble(&self, trouble: Trouble) {
         *self.shared.trouble.lock().unwrap() = trouble;
+    }
+
+    /// How many requests came, served or not.
+    pub fn requests(&self) -> usize {
+        self.shared.requests.load(Ordering::SeqCst)
+    }
+
+    /// The ids of all lines that arrived, each once.
+    pub fn ids(&self) -> BTreeSet<String> {
+        self.with(|rules| rules.ids().into_iter().collect())
     }
 
     /// Looks at what the product has, or changes it.
@@ -136,25 +181,89 @@ fn serve<R: Rules>(listener: TcpListener, shared: &Arc<Shared<R>>) -> JoinHandle
             connection.set_nonblocking(false).expect("a connection can wait");
             shared.connections.lock().unwrap().extend(connection.try_clone());
             let shared = Arc::clone(&shared);
-            std::thread::spawn(move || converse(&connection, &shared));
+            std::thread::spawn(move || {
+                let peer = connection.peer_addr();
+                converse(connection, &shared);
+                // The last handle: only now it is closed.
+                shared
+                    .connections
+                    .lock()
+                    .unwrap()
+                    .retain(|other| other.peer_addr().ok() != peer.as_ref().ok().copied());
+            });
         }
     })
 }
 
+/// A connection, in the clear or not.
+enum Connection {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ServerConnection, TcpStream>>),
+}
+
+impl Connection {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => &stream.sock,
+        }
+    }
+}
+
+impl Read for Connection {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Connection {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
 /// Until either side closes.
-fn converse<R: Rules>(connection: &TcpStream, shared: &Shared<R>) {
+fn converse<R: Rules>(socket: TcpStream, shared: &Shared<R>) {
+    let connection = match &shared.tls {
+        None => Connection::Plain(socket),
+        Some(configuration) => {
+            let Ok(server) = ServerConnection::new(Arc::clone(configuration)) else { return };
+            Connection::Tls(Box::new(StreamOwned::new(server, socket)))
+        }
+    };
     let mut input = BufReader::new(connection);
     loop {
         if *shared.trouble.lock().unwrap() == Trouble::Close {
             return;
         }
-        let Some(request) = read(&mut input) else { return };
+        let Some(request) = read(&mut input) else { return refuse_kindly(input.get_ref()) };
+        shared.requests.fetch_add(1, Ordering::SeqCst);
         let trouble = shared.trouble.lock().unwrap().clone();
+        let serve = || shared.rules.lock().unwrap().answer(&request);
         let response = match trouble {
-            Trouble::None => shared.rules.lock().unwrap().answer(&request),
+            Trouble::TooLarge(most) if request.body.len() > most => Response::new(413, "too large"),
+            Trouble::None | Trouble::TooLarge(_) => serve(),
             Trouble::Status(status, after) => {
                 let mut response = Response::new(status, "as commanded");
-                response.headers.extend(after.map(|seconds| ("Retry-After".to_owned(), seconds.to_string())));
+                response.headers.extend(after.map(|after| ("Retry-After".to_owned(), after)));
+                response
+            }
+            Trouble::Page => {
+                let mut response = Response::new(200, "<html><body>Please log in</body></html>");
+                response.headers.push(("Content-Type".to_owned(), "text/html; charset=utf-8".to_owned()));
                 response
             }
             Trouble::Silence => {
@@ -162,17 +271,42 @@ fn converse<R: Rules>(connection: &TcpStream, shared: &Shared<R>) {
                 let _gave_up = input.read(&mut [0]);
                 return;
             }
+            Trouble::Garbage => {
+                let _sent = input.get_mut().write_all(b"\x16\x03\x01 this is no HTTP\r\n\r\n");
+                return;
+            }
             Trouble::HalfAnswer => {
-                shared.rules.lock().unwrap().answer(&request);
-                let _sent = (&mut &*connection).write_all(b"HTTP/1.1 20");
-                let _half = connection.shutdown(Shutdown::Write);
+                serve();
+                let _sent = input.get_mut().write_all(b"HTTP/1.1 20");
+                return;
+            }
+            Trouble::HalfBody | Trouble::Reset => {
+                let answer = serve();
+                let status = if answer.status == 204 { 200 } else { answer.status };
+                let half = answer.body.get(..answer.body.len() / 2).unwrap_or_default();
+                let length = answer.body.len() + 10;
+                let text = format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n\r\n{half}");
+                let _sent = input.get_mut().write_all(text.as_bytes());
+                if trouble == Trouble::Reset {
+                    let _reset = set_socket_linger(input.get_ref().socket(), Some(Duration::ZERO));
+                }
                 return;
             }
             Trouble::Close => return,
         };
-        if write(connection, &response).is_err() {
+        if write(input.get_mut(), &response).is_err() {
             return;
         }
+    }
+}
+
+/// Lets the client read the alert that says why its certificate was not taken: to close with its bytes unread would be a RST,
+/// which overtakes it.
+fn refuse_kindly(connection: &Connection) {
+    if let Connection::Tls(stream) = connection {
+        let _closed = stream.sock.shutdown(Shutdown::Write);
+        let _bounded = stream.sock.set_read_timeout(Some(Duration::from_millis(500)));
+        let _drained = io::copy(&mut &stream.sock, &mut io::sink());
     }
 }
 
@@ -199,7 +333,7 @@ fn read(input: &mut impl BufRead) -> Option<Request> {
     Some(Request { method, path, headers, body })
 }
 
-fn write(mut connection: &TcpStream, response: &Response) -> std::io::Result<()> {
+fn write(connection: &mut Connection, response: &Response) -> io::Result<()> {
     let Response { status, headers, body } = response;
     let mut text = format!("HTTP/1.1 {status} X\r\n");
     for (name, value) in headers {

@@ -58,10 +58,6 @@ fn wrong(record: &Value) -> Option<&'static str> {
 }
 
 impl Otlp {
-    pub fn ids(&self) -> Vec<String> {
-        self.lines.iter().map(|line| line["id"].as_str().expect("each line has an id").to_owned()).collect()
-    }
-
     fn breaks(&mut self, rule: &str) -> Response {
         self.broken.push(rule.to_owned());
         Response::new(400, json!({ "message": rule }).to_string())
@@ -111,5 +107,13 @@ impl Rules for Otlp {
         // As a 64-bit number, which is a string.
         let partial = json!({ "rejectedLogRecords": refused.to_string(), "errorMessage": "as commanded" });
         Response::new(200, json!({ "partialSuccess": partial }).to_string())
+    }
+
+    fn ids(&self) -> Vec<String> {
+        self.lines.iter().map(|line| line["id"].as_str().expect("each line has an id").to_owned()).collect()
+    }
+
+    fn broken(&self) -> &[String] {
+        &self.broken
     }
 }

@@ -12,7 +12,12 @@ pub struct Splunk {
     pub token: String,
     /// What was indexed: each event as often as it came.
     pub events: Vec<Value>,
+    /// Those that bring events or ask about acknowledgements.
     pub requests: usize,
+    /// Queues are full: events are refused as by a busy server, and the health endpoint says so.
+    pub queues_full: bool,
+    /// How often its health was asked about.
+    pub asked_health: usize,
     /// Indexer acknowledgement is on.
     pub acknowledges: bool,
     /// What was taken and not indexed yet, by channel and ackId; and how often it was asked about.
@@ -34,10 +39,6 @@ fn code(status: u16, code: u64, text: &str) -> Response {
 }
 
 impl Splunk {
-    pub fn ids(&self) -> Vec<String> {
-        self.events.iter().map(|event| event["id"].as_str().expect("each line has an id").to_owned()).collect()
-    }
-
     /// The code of the first thing that is wrong with an object.
     fn wrong(&self, object: &Value) -> Option<u64> {
         match &object["event"] {
@@ -114,17 +115,26 @@ impl Splunk {
 
 impl Rules for Splunk {
     fn answer(&mut self, request: &Request) -> Response {
-        self.requests += 1;
+        self.requests += usize::from(request.method == "POST");
         match request.headers.get("authorization").and_then(|value| value.strip_prefix("Splunk ")) {
             None => return code(401, 2, "Token is required"),
             Some(token) if token != self.token => return code(403, 4, "Invalid token"),
             Some(_) => {}
+        }
+        // The health endpoint takes no channel.
+        if (request.method.as_str(), request.path.as_str()) == ("GET", "/services/collector/health") {
+            self.asked_health += 1;
+            return match self.queues_full {
+                true => code(503, 18, "HEC is unhealthy, queues are full"),
+                false => code(200, 17, "HEC is healthy"),
+            };
         }
         let channel = request.headers.get("x-splunk-request-channel").cloned();
         if self.acknowledges && channel.as_ref().is_none_or(|channel| channel.len() != 36) {
             return code(400, 10, "Data channel is missing");
         }
         match (request.method.as_str(), request.path.as_str()) {
+            ("POST", "/services/collector/event") if self.queues_full => code(503, 9, "Server is busy"),
             ("POST", "/services/collector/event") => self.take(channel, &request.body),
             ("POST", "/services/collector/ack") if self.acknowledges => {
                 self.answer_acks(&channel.unwrap_or_default(), &request.body)
@@ -132,5 +142,13 @@ impl Rules for Splunk {
             ("POST", "/services/collector/ack") => code(400, 14, "ACK is disabled"),
             _ => Response::new(404, "no such endpoint"),
         }
+    }
+
+    fn ids(&self) -> Vec<String> {
+        self.events.iter().map(|line| line["id"].as_str().expect("each line has an id").to_owned()).collect()
+    }
+
+    fn broken(&self) -> &[String] {
+        &self.broken
     }
 }

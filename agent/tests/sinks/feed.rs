@@ -8,13 +8,28 @@ use std::{
 };
 
 use rstscope::{
-    config::Configuration,
+    config::{Configuration, overrides::Overrides},
     sinks::{account::Account, outputs::Line, running::Running},
 };
 use serde_json::json;
 
 /// How long anything may take before a test fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The section of a sink of this type that is in no mood to wait.
+pub fn configuration(kind: &str, url: &str, more: &str) -> String {
+    format!(
+        "[sinks.{kind}]\ntype = \"{kind}\"\nurl = \"{url}\"\nretry = {{ first = \"50ms\", most = \"200ms\" }}\n\
+         http.timeout = \"500ms\"\nbatch = {{ lines = 50, wait = \"20ms\" }}\n{more}"
+    )
+}
+
+/// The key with Splunk's token, which is "secret" in these tests.
+pub fn token(folder: &Path) -> String {
+    let path = folder.join("token");
+    std::fs::write(&path, "secret\n").unwrap();
+    format!("token = {{ file = \"{}\" }}\n", path.display())
+}
 
 /// A running sink.
 pub struct Feed {
@@ -28,7 +43,7 @@ pub struct Feed {
 impl Feed {
     /// Starts the one sink that this configuration has.
     pub fn start(name: &str, configuration: &str, spools: &Path) -> Self {
-        let configuration = Configuration::parse(configuration).unwrap();
+        let configuration = Configuration::parse(configuration, &Overrides::default()).unwrap();
         let (sink, settings) = configuration.sinks.first_key_value().unwrap();
         let (lines, receiver) = std::sync::mpsc::sync_channel(1000);
         let account = Arc::new(Account::default());

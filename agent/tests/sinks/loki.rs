@@ -1,32 +1,34 @@
 //! Loki: order, limits, codes.
 
-use std::{collections::BTreeSet, time::Duration, time::Instant};
+use std::time::{Duration, Instant};
 
 use crate::{
-    feed::{Feed, PATIENCE, until},
+    feed::{self, Feed, PATIENCE, until},
     servers::{
-        http::{Server, Trouble},
+        http::{Rules, Server, Trouble},
         loki::Loki,
     },
 };
 
 fn configuration(url: &str, more: &str) -> String {
-    format!(
-        "[sinks.loki]\ntype = \"loki\"\nurl = \"{url}\"\nretry = {{ first = \"50ms\", most = \"200ms\" }}\n\
-         http = {{ timeout = \"500ms\" }}\nbatch = {{ lines = 50, wait = \"20ms\" }}\n{more}"
-    )
-}
-
-fn unique(server: &Server<Loki>) -> BTreeSet<String> {
-    server.with(|loki| loki.ids().into_iter().collect())
+    feed::configuration("loki", url, more)
 }
 
 #[test]
-fn every_line_arrives_in_order_and_breaks_no_rule() {
+fn every_line_arrives_in_order_and_breaks_no_rule_as_protobuf() {
+    in_order("");
+}
+
+#[test]
+fn every_line_arrives_in_order_and_breaks_no_rule_as_json() {
+    in_order("encoding = \"json\"\n");
+}
+
+fn in_order(encoding: &str) {
     let spools = tempfile::tempdir().unwrap();
     let server = Server::start(Loki { tenant: Some("shop".to_owned()), ..Loki::default() });
-    let more = "tenant = \"shop\"\nlabels = { cluster = \"prod\" }";
-    let mut feed = Feed::start("order", &configuration(&server.url(), more), spools.path());
+    let more = format!("{encoding}tenant = \"shop\"\nlabels = {{ cluster = 'a \"b\" \\ ü' }}");
+    let mut feed = Feed::start("order", &configuration(&server.url(), &more), spools.path());
     let sent = feed.send(300, "x");
     feed.end(PATIENCE);
     server.with(|loki| {
@@ -37,50 +39,10 @@ fn every_line_arrives_in_order_and_breaks_no_rule() {
         assert_eq!(sent.len(), 300);
         assert!(loki.largest <= 50 && loki.requests < 40, "{} lines, {} requests", loki.largest, loki.requests);
         assert_eq!(loki.streams.len(), 1, "one stream for a node: {:?}", loki.streams);
+        let stream = loki.streams.first_key_value().unwrap().0;
+        assert!(stream.contains(r#""cluster": "a \"b\" \\ ü""#), "{stream}");
+        assert_eq!(loki.with_metadata, 300);
     });
-}
-
-#[test]
-fn the_server_s_troubles_delay_lines_and_lose_none() {
-    let spools = tempfile::tempdir().unwrap();
-    let mut server = Server::start(Loki::default());
-    let mut feed = Feed::start("trouble", &configuration(&server.url(), ""), spools.path());
-    let mut sent = feed.send(10, "x");
-    for trouble in [
-        Trouble::Status(429, None),
-        Trouble::Status(500, None),
-        Trouble::Status(503, None),
-        Trouble::Silence,
-        Trouble::HalfAnswer,
-        Trouble::Close,
-    ] {
-        server.set_trouble(trouble);
-        sent.extend(feed.send(20, "x"));
-        std::thread::sleep(Duration::from_millis(300));
-        server.set_trouble(Trouble::None);
-        until("all delivered", || unique(&server) == sent);
-    }
-    sent.extend(feed.send(20, "x"));
-    server.restart(Duration::from_millis(300));
-    until("all delivered", || unique(&server) == sent);
-    assert!(feed.account.take_losses().is_empty());
-    feed.end(PATIENCE);
-    server.with(|loki| assert_eq!(loki.broken, Vec::<String>::new()));
-}
-
-#[test]
-fn retry_after_is_obeyed() {
-    let spools = tempfile::tempdir().unwrap();
-    let server = Server::start(Loki::default());
-    server.set_trouble(Trouble::Status(429, Some(2)));
-    let mut feed = Feed::start("after", &configuration(&server.url(), ""), spools.path());
-    let began = Instant::now();
-    let sent = feed.send(1, "x");
-    std::thread::sleep(Duration::from_millis(500));
-    server.set_trouble(Trouble::None);
-    until("delivered", || unique(&server) == sent);
-    assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
-    feed.end(PATIENCE);
 }
 
 #[test]
@@ -91,19 +53,8 @@ fn one_line_that_is_refused_costs_only_itself() {
     let mut sent = feed.send(30, "good");
     feed.send(1, "poison");
     sent.extend(feed.send(30, "good"));
-    until("the good ones delivered", || unique(&server) == sent);
+    until("the good ones delivered", || server.ids() == sent);
     until("the bad one counted", || feed.account.take_losses().get("sink_rejected") == Some(&1));
-    feed.end(PATIENCE);
-}
-
-#[test]
-fn a_request_that_is_too_large_is_split() {
-    let spools = tempfile::tempdir().unwrap();
-    let server = Server::start(Loki { most_bytes: Some(5000), ..Loki::default() });
-    let mut feed = Feed::start("large", &configuration(&server.url(), ""), spools.path());
-    let sent = feed.send(50, &"x".repeat(300));
-    until("delivered", || unique(&server) == sent);
-    assert!(feed.account.take_losses().is_empty());
     feed.end(PATIENCE);
 }
 
@@ -122,10 +73,10 @@ fn a_wrong_secret_stops_it_and_what_waits_is_delivered_by_the_next_one() {
     let began = Instant::now();
     feed.end(Duration::from_millis(300));
     assert!(began.elapsed() < Duration::from_secs(3), "the end waits for nobody");
-    assert!(unique(&server).is_empty());
+    assert!(server.ids().is_empty());
     std::fs::write(&token, "right\n").unwrap();
     let feed = Feed::start("secret", &configuration(&server.url(), &more), spools.path());
-    until("delivered", || unique(&server) == sent);
+    until("delivered", || server.ids() == sent);
     feed.end(PATIENCE);
 }
 
@@ -143,7 +94,7 @@ fn a_server_that_hangs_does_not_hold_up_the_end_and_the_spool_keeps_the_lines() 
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     server.set_trouble(Trouble::None);
     let feed = Feed::start("hang", &configuration(&server.url(), ""), spools.path());
-    until("delivered", || unique(&server) == sent);
+    until("delivered", || server.ids() == sent);
     feed.end(PATIENCE);
 }
 
@@ -155,6 +106,6 @@ fn without_a_spool_s_disk_lines_are_still_delivered() {
     let server = Server::start(Loki::default());
     let mut feed = Feed::start("memory", &configuration(&server.url(), ""), spools.path());
     let sent = feed.send(20, "x");
-    until("delivered", || unique(&server) == sent);
+    until("delivered", || server.ids() == sent);
     feed.end(PATIENCE);
 }

@@ -6,4 +6,7 @@ mod servers;
 mod feed;
 mod loki;
 mod otlp;
+mod proxies;
 mod splunk;
+mod tls;
+mod troubles;

@@ -1,24 +1,17 @@
 //! OTLP: form, codes, partial success.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use crate::{
-    feed::{Feed, PATIENCE, until},
+    feed::{self, Feed, PATIENCE, until},
     servers::{
-        http::{Server, Trouble},
+        http::{Rules, Server},
         otlp::Otlp,
     },
 };
 
 fn configuration(url: &str, more: &str) -> String {
-    format!(
-        "[sinks.otlp]\ntype = \"otlp\"\nurl = \"{url}\"\nretry = {{ first = \"50ms\", most = \"200ms\" }}\n\
-         http = {{ timeout = \"500ms\" }}\nbatch = {{ lines = 50, wait = \"20ms\" }}\n{more}"
-    )
-}
-
-fn unique(server: &Server<Otlp>) -> BTreeSet<String> {
-    server.with(|otlp| otlp.ids().into_iter().collect())
+    feed::configuration("otlp", url, more)
 }
 
 #[test]
@@ -40,32 +33,13 @@ fn every_line_arrives_in_order_and_breaks_no_rule() {
 }
 
 #[test]
-fn the_server_s_troubles_delay_lines_and_lose_none() {
-    let spools = tempfile::tempdir().unwrap();
-    let server = Server::start(Otlp::default());
-    let mut feed = Feed::start("trouble", &configuration(&server.url(), ""), spools.path());
-    let mut sent = feed.send(10, "x");
-    for trouble in
-        [Trouble::Status(429, None), Trouble::Status(503, None), Trouble::Silence, Trouble::HalfAnswer, Trouble::Close]
-    {
-        server.set_trouble(trouble);
-        sent.extend(feed.send(20, "x"));
-        std::thread::sleep(Duration::from_millis(300));
-        server.set_trouble(Trouble::None);
-        until("all delivered", || unique(&server) == sent);
-    }
-    assert!(feed.account.take_losses().is_empty());
-    feed.end(PATIENCE);
-}
-
-#[test]
 fn a_partial_success_is_counted_and_not_sent_again() {
     let spools = tempfile::tempdir().unwrap();
     let server = Server::start(Otlp { refused_text: Some("poison".to_owned()), ..Otlp::default() });
     let mut feed = Feed::start("partial", &configuration(&server.url(), ""), spools.path());
     let sent = feed.send(20, "good");
     feed.send(3, "poison");
-    until("the good ones delivered", || unique(&server) == sent);
+    until("the good ones delivered", || server.ids() == sent);
     let mut rejected = 0;
     let began = std::time::Instant::now();
     while rejected < 3 && began.elapsed() < PATIENCE {

@@ -6,7 +6,7 @@
 
 pub mod debian;
 mod machine;
-mod python;
+pub mod python;
 
 use std::path::{Path, PathBuf};
 

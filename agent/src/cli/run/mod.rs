@@ -27,7 +27,7 @@ use super::{
     stages::{QUEUE, Stages},
 };
 use crate::{
-    config::{Configuration, sink::SinkSettings, watch::Watch},
+    config::{Configuration, overrides::Overrides, sink::SinkSettings, watch::Watch},
     sinks::{
         encode::Encoder,
         outputs::{FanOut, Outputs},
@@ -47,7 +47,8 @@ const LOOK: Duration = Duration::from_secs(2);
 pub fn run(flags: &RunFlags) -> Result<ExitCode> {
     let path = flags.config.clone();
     let watch = Watch::new(path.clone());
-    let (configuration, Effective { flags, .. }) = load(&path)?;
+    let overrides = Overrides::of_this_process(flags.sink.clone())?;
+    let (configuration, Effective { flags, .. }) = load(&path, &overrides)?;
     log::start(flags.follow.log, true);
     if configuration.sinks.is_empty() {
         bail!("{}: no sink, so nobody would see a line; add a section [sinks.NAME] with a `type`", path.display());
@@ -77,6 +78,7 @@ pub fn run(flags: &RunFlags) -> Result<ExitCode> {
     let followed = runtime.block_on(async {
         let daemon = Daemon {
             watch,
+            overrides,
             sinks: &mut sinks,
             agent: configuration.agent,
             ended: &mut ended,
@@ -102,8 +104,8 @@ fn written(configuration: &Configuration, spools: &Path) -> Vec<PathBuf> {
 }
 
 /// Reads the configuration and merges it with this process's command line.
-fn load(path: &Path) -> Result<(Configuration, Effective)> {
-    let configuration = Configuration::read(path)?;
+fn load(path: &Path, overrides: &Overrides) -> Result<(Configuration, Effective)> {
+    let configuration = Configuration::read(path, overrides)?;
     let arguments: Vec<_> = std::env::args_os().collect();
     let effective = merge(&arguments, path, &configuration)?;
     Ok((configuration, effective))
@@ -112,6 +114,7 @@ fn load(path: &Path) -> Result<(Configuration, Effective)> {
 /// What happens to a daemon beside events.
 struct Daemon<'a> {
     watch: Watch,
+    overrides: Overrides,
     sinks: &'a mut Sinks,
     agent: toml::Table,
     vitals: Arc<Vitals>,
@@ -146,7 +149,7 @@ impl<'a> Daemon<'a> {
 
     /// A configuration that is wrong changes nothing.
     fn reload(&mut self, path: &Path) {
-        let applied = load(path).and_then(|(configuration, _)| {
+        let applied = load(path, &self.overrides).and_then(|(configuration, _)| {
             if configuration.sinks.is_empty() {
                 bail!("{}: no sink is left", path.display());
             }

@@ -20,6 +20,8 @@ use crate::{
 
 /// The flag that cannot stand in the file, for it names it.
 const CONFIG: &str = "config";
+/// The flag that cannot either: it sets what stands in the file's other sections, and each of its keys has a variable.
+const SINK: &str = "sink";
 
 /// Parses a command line; ends the program where it is wrong, as for `--help`.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Cli {
@@ -32,6 +34,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Cli {
 pub fn command() -> Parser {
     Cli::command().mut_subcommand("run", |run| {
         run.mut_args(|flag| {
+            if flag.get_id() == SINK {
+                return flag;
+            }
             let flag = if matches!(flag.get_action(), ArgAction::Append) { flag.value_delimiter(',') } else { flag };
             let has_none = flag.get_env().is_none() && flag.get_long().is_some();
             if has_none && !matches!(flag.get_id().as_str(), "help" | "version") {
@@ -108,7 +113,9 @@ fn run_part(matches: &ArgMatches) -> Result<&ArgMatches> {
 fn keys(parser: &Parser) -> impl Iterator<Item = &Arg> {
     let run = parser.find_subcommand("run");
     let flags = run.into_iter().flat_map(Parser::get_arguments);
-    flags.filter(|flag| flag.get_long().is_some() && !matches!(flag.get_id().as_str(), CONFIG | "help" | "version"))
+    flags.filter(|flag| {
+        flag.get_long().is_some() && !matches!(flag.get_id().as_str(), CONFIG | SINK | "help" | "version")
+    })
 }
 
 /// A key of the file as the flags it stands for.
@@ -191,10 +198,11 @@ pub fn schema() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::overrides::Overrides;
 
     fn merged(arguments: &[&str], text: &str) -> Result<Effective> {
         let arguments: Vec<OsString> = ["rstscope", "run"].iter().chain(arguments).map(OsString::from).collect();
-        merge(&arguments, Path::new("x.toml"), &Configuration::parse(text)?)
+        merge(&arguments, Path::new("x.toml"), &Configuration::parse(text, &Overrides::default())?)
     }
 
     #[test]
@@ -215,8 +223,10 @@ mod tests {
     fn a_key_that_is_no_flag_is_refused_with_the_nearest() {
         let refused = format!("{:#}", merged(&[], "[agent]\nconection = 5").unwrap_err());
         assert!(refused.contains("x.toml") && refused.contains("`connections`"), "{refused}");
-        let refused = format!("{:#}", merged(&[], "[agent]\nconfig = \"y\"").unwrap_err());
-        assert!(refused.contains("no key `config`"), "{refused}");
+        for key in ["config", "sink"] {
+            let refused = format!("{:#}", merged(&[], &format!("[agent]\n{key} = \"y\"")).unwrap_err());
+            assert!(refused.contains(&format!("no key `{key}`")), "{refused}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Grafana Loki: `POST /loki/api/v1/push`, JSON (Loki's HTTP API reference).
+//! Grafana Loki: `POST /loki/api/v1/push`, protobuf or JSON (Loki's HTTP API reference; `push`).
 //!
 //! **Labels** make streams, and each stream costs Loki memory: only `job`, `node` and what the configuration adds, all of them
 //! fixed. A stream for each node also keeps nodes from each other's order: Loki refuses lines that are more than an hour older
@@ -6,6 +6,8 @@
 //!
 //! **Structured metadata** carries what has many values and is worth a filter without parsing: addresses, pod, cause, the
 //! line's id. It takes a Loki with schema v13 and TSDB; for others `structured_metadata = false`.
+
+mod push;
 
 use std::{
     collections::BTreeMap,
@@ -17,8 +19,8 @@ use std::{
 use reqwest::{Client, RequestBuilder, Url};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 
+use self::push::{Entry, Stream};
 use super::{
     account::Account,
     filter::Filter,
@@ -39,6 +41,9 @@ use crate::settings::{Wrong, secret::Secret};
 pub struct LokiSettings {
     /// Its address, without the path of the push API: `https://loki.example:3100`
     pub url: String,
+    /// How lines are written.
+    #[serde(default)]
+    pub encoding: Encoding,
     /// The tenant, for X-Scope-OrgID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
@@ -72,6 +77,17 @@ pub struct LokiSettings {
     /// The spool on the disk.
     #[serde(default)]
     pub spool: SpoolSettings,
+}
+
+/// The form of a push.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// Protobuf in snappy's block format, as Loki's own clients send it.
+    #[default]
+    Protobuf,
+    /// JSON, for something in between that wants to read along.
+    Json,
 }
 
 const fn yes() -> bool {
@@ -136,7 +152,8 @@ pub fn start(
         limits: settings.spool.limits(),
         batch: settings.batch.clone(),
         retry: settings.retry.clone(),
-        gzip: settings.http.gzip,
+        // Snappy is part of the other encoding; Loki would unpack both, others that speak its API do not.
+        gzip: settings.http.gzip && settings.encoding == Encoding::Json,
         client: client(&settings.http, &settings.tls)?,
         protocol: Loki::new(settings)?,
         predecessor,
@@ -188,36 +205,37 @@ const METADATA: [(&str, &str); 19] = [
     ("connection_id", "/connection/id"),
 ];
 
-fn metadata(line: &SpooledLine) -> Map<String, Value> {
-    let found = METADATA.iter().filter_map(|(name, pointer)| Some(((*name).to_owned(), line.text_at(pointer)?.into())));
-    found.collect()
+impl Loki {
+    fn entry(&self, line: &SpooledLine) -> Entry {
+        let metadata = METADATA.iter().filter(|_| self.settings.structured_metadata);
+        let metadata = metadata.filter_map(|(name, pointer)| Some((*name, line.text_at(pointer)?)));
+        Entry { time_ns: line.time_ns(), line: line.text.clone(), metadata: metadata.collect() }
+    }
 }
 
 impl Protocol for Loki {
-    fn body(&self, lines: &[SpooledLine]) -> Vec<u8> {
-        let mut streams: BTreeMap<BTreeMap<String, String>, Vec<&SpooledLine>> = BTreeMap::new();
+    fn body(&self, lines: &[SpooledLine]) -> Result<Vec<u8>, Wrong> {
+        let mut streams: BTreeMap<BTreeMap<String, String>, Vec<Entry>> = BTreeMap::new();
         for line in lines {
-            streams.entry(self.labels(line)).or_default().push(line);
+            streams.entry(self.labels(line)).or_default().push(self.entry(line));
         }
-        let streams: Vec<Value> = streams
-            .into_iter()
-            .map(|(labels, mut lines)| {
-                lines.sort_by_key(|line| line.time_ns());
-                let entry = |line: &SpooledLine| {
-                    let time = line.time_ns().to_string();
-                    match self.settings.structured_metadata {
-                        true => json!([time, line.text, metadata(line)]),
-                        false => json!([time, line.text]),
-                    }
-                };
-                json!({ "stream": labels, "values": lines.into_iter().map(entry).collect::<Vec<_>>() })
-            })
-            .collect();
-        json!({ "streams": streams }).to_string().into_bytes()
+        let streams = streams.into_iter().map(|(labels, mut entries)| {
+            entries.sort_by_key(|entry| entry.time_ns);
+            Stream { labels, entries }
+        });
+        match self.settings.encoding {
+            Encoding::Protobuf => push::protobuf(streams.collect())
+                .map_err(|error| Wrong(format!("cannot pack a request: {error}; set batch.bytes lower"))),
+            Encoding::Json => Ok(push::json(streams.collect())),
+        }
     }
 
     fn request(&self, client: &Client) -> Result<RequestBuilder, Wrong> {
-        let mut request = client.post(self.push.clone()).header("content-type", "application/json");
+        let content_type = match self.settings.encoding {
+            Encoding::Protobuf => "application/x-protobuf",
+            Encoding::Json => "application/json",
+        };
+        let mut request = client.post(self.push.clone()).header("content-type", content_type);
         if let Some(tenant) = &self.settings.tenant {
             request = request.header("x-scope-orgid", tenant);
         }

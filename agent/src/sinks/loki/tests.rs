@@ -1,7 +1,15 @@
+use serde_json::{Value, json};
+
 use super::*;
 
 fn settings() -> LokiSettings {
-    toml::from_str("url = \"http://loki:3100/prefix/\"\ntenant = \"shop\"\nlabels = { cluster = \"prod\" }").unwrap()
+    let text =
+        "url = \"http://loki:3100/prefix/\"\ntenant = \"shop\"\nencoding = \"json\"\nlabels = { cluster = \"prod\" }";
+    toml::from_str(text).unwrap()
+}
+
+fn body(settings: &LokiSettings, lines: &[SpooledLine]) -> Value {
+    serde_json::from_slice(&Loki::new(settings).unwrap().body(lines).unwrap()).unwrap()
 }
 
 fn line(number: u8, node: &str) -> SpooledLine {
@@ -17,7 +25,7 @@ fn line(number: u8, node: &str) -> SpooledLine {
 fn a_request_has_a_stream_for_each_node_in_order_of_time() {
     let loki = Loki::new(&settings()).unwrap();
     assert_eq!(loki.push.as_str(), "http://loki:3100/prefix/loki/api/v1/push");
-    let body: Value = serde_json::from_slice(&loki.body(&[line(5, "a"), line(3, "a"), line(4, "b")])).unwrap();
+    let body = body(&settings(), &[line(5, "a"), line(3, "a"), line(4, "b")]);
     let streams = body["streams"].as_array().unwrap();
     assert_eq!(streams.len(), 2);
     assert_eq!(streams[0]["stream"], json!({ "cluster": "prod", "job": "rstscope", "node": "a" }));
@@ -29,17 +37,24 @@ fn a_request_has_a_stream_for_each_node_in_order_of_time() {
 
 #[test]
 fn structured_metadata_is_flat_strings_and_only_what_is_known() {
-    let loki = Loki::new(&settings()).unwrap();
-    let body: Value = serde_json::from_slice(&loki.body(&[line(1, "a")])).unwrap();
-    let metadata = body["streams"][0]["values"][0][2].as_object().unwrap();
+    let sent = body(&settings(), &[line(1, "a")]);
+    let metadata = sent["streams"][0]["values"][0][2].as_object().unwrap();
     assert!(metadata.values().all(Value::is_string), "{metadata:?}");
     assert_eq!(metadata["local_port"], "8080");
     assert_eq!(metadata["pod"], "web-1");
     assert_eq!(metadata["benign"], "false");
     assert!(!metadata.contains_key("peer_ip"));
     let without = LokiSettings { structured_metadata: false, ..settings() };
-    let body: Value = serde_json::from_slice(&Loki::new(&without).unwrap().body(&[line(1, "a")])).unwrap();
-    assert_eq!(body["streams"][0]["values"][0].as_array().unwrap().len(), 2);
+    assert_eq!(body(&without, &[line(1, "a")])["streams"][0]["values"][0].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn protobuf_is_what_is_sent_unless_told_otherwise_and_never_packed_twice() {
+    let settings: LokiSettings = toml::from_str("url = \"http://loki:3100\"").unwrap();
+    assert_eq!(settings.encoding, Encoding::Protobuf);
+    let body = Loki::new(&settings).unwrap().body(&[line(1, "a")]).unwrap();
+    let unpacked = snap::raw::Decoder::new().decompress_vec(&body).unwrap();
+    assert!(unpacked.windows(5).any(|window| window == b"web-1"), "the line is in it");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The HTTP client of a sink: rustls with ring, own CA, client certificate, proxy, timeouts.
 
-use std::{fs, path::Path, sync::Once};
+use std::{fs, io, path::Path, sync::Once};
 
 use reqwest::{Certificate, Client, Identity, Proxy};
 
@@ -61,17 +61,65 @@ fn read(path: &Path) -> Result<Vec<u8>, Wrong> {
     fs::read(path).map_err(|error| Wrong(format!("cannot read {}: {error}", path.display())))
 }
 
-/// Why a request failed, without the address: it stands in the configuration.
+/// Why a request failed, without the address: it stands in the configuration. What is wrong with a certificate comes with the
+/// remedy.
 #[must_use]
 pub fn reason(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "timeout".to_owned();
     }
     let mut innermost: &dyn std::error::Error = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
+    loop {
+        if let Some(problem) = tls_error(innermost) {
+            return tls_reason(problem);
+        }
+        match innermost.source() {
+            Some(source) => innermost = source,
+            None => return innermost.to_string(),
+        }
     }
-    innermost.to_string()
+}
+
+/// rustls hides behind errors of the input and output, which do not name what is in them as their source.
+fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    match error.downcast_ref::<io::Error>() {
+        Some(outer) => tls_error(outer.get_ref()?),
+        None => error.downcast_ref(),
+    }
+}
+
+fn tls_reason(error: &rustls::Error) -> String {
+    use rustls::{AlertDescription as Alert, CertificateError as Certificate, Error};
+    match error {
+        Error::InvalidCertificate(Certificate::UnknownIssuer) => {
+            "the server's certificate is from an authority that is not trusted; give that authority's certificate as \
+             tls.ca_file"
+                .to_owned()
+        }
+        Error::InvalidCertificate(Certificate::Expired | Certificate::ExpiredContext { .. }) => {
+            "the server's certificate has expired; renew it, or set this node's clock if that is wrong".to_owned()
+        }
+        Error::InvalidCertificate(Certificate::NotValidYet | Certificate::NotValidYetContext { .. }) => {
+            "the server's certificate is not valid yet; set this node's clock if that is wrong".to_owned()
+        }
+        Error::InvalidCertificate(Certificate::NotValidForName | Certificate::NotValidForNameContext { .. }) => {
+            "the server's certificate is for another name than the url's; use a name that it has in the url".to_owned()
+        }
+        Error::AlertReceived(
+            Alert::CertificateRequired
+            | Alert::BadCertificate
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::CertificateExpired
+            | Alert::DecryptError
+            | Alert::HandshakeFailure
+            | Alert::AccessDenied,
+        ) => format!(
+            "the server does not take this client ({error}); it may want a certificate of its own authority, as \
+             tls.cert_file and tls.key_file"
+        ),
+        other => format!("TLS: {other}"),
+    }
 }
 
 #[cfg(test)]

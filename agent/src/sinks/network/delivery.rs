@@ -12,7 +12,7 @@ use reqwest::{RequestBuilder, header::CONTENT_ENCODING};
 use super::{
     Spooled,
     client::reason,
-    protocol::{Answer, Pending, Protocol, SpooledLine, Verdict},
+    protocol::{Answer, Pending, Protocol, SpooledLine, Verdict, usual_verdict},
     settings::{Batch, Retry},
 };
 use crate::{
@@ -58,7 +58,8 @@ impl<P: Protocol> Delivery<P> {
         while let Some(records) = self.next(at_most) {
             let lines: Vec<SpooledLine> =
                 records.iter().filter_map(|record| SpooledLine::read(&record.bytes)).collect();
-            let verdict = if lines.is_empty() { Verdict::Delivered } else { runtime.block_on(self.send(&lines)) };
+            let verdict =
+                if lines.is_empty() { Verdict::Delivered } else { runtime.block_on(self.send(&lines, tries > 0)) };
             self.note(&verdict);
             let given_up = match verdict {
                 Verdict::Delivered => None,
@@ -154,10 +155,10 @@ impl<P: Protocol> Delivery<P> {
         }
     }
 
-    async fn send(&self, lines: &[SpooledLine]) -> Verdict {
+    async fn send(&self, lines: &[SpooledLine], after_failure: bool) -> Verdict {
         // What has not been answered by the end is there for the next agent.
         tokio::select! {
-            verdict = self.attempt(lines) => verdict,
+            verdict = self.attempt(lines, after_failure) => verdict,
             () = self.no_time_left() => Verdict::Retry(None, "no time left".to_owned()),
         }
     }
@@ -168,7 +169,10 @@ impl<P: Protocol> Delivery<P> {
         }
     }
 
-    async fn attempt(&self, lines: &[SpooledLine]) -> Verdict {
+    async fn attempt(&self, lines: &[SpooledLine], after_failure: bool) -> Verdict {
+        if after_failure && let Some(not_yet) = self.ask_health().await {
+            return not_yet;
+        }
         let request = match self.request(lines) {
             Ok(request) => request,
             Err(why) => return Verdict::Refused(why),
@@ -187,9 +191,22 @@ impl<P: Protocol> Delivery<P> {
         }
     }
 
+    /// Why nothing is to be sent yet. Only an answer that asks for patience, or none, is a reason: where health cannot be asked
+    /// about, as behind some proxies, or something else is wrong, the lines themselves bring it to light.
+    async fn ask_health(&self) -> Option<Verdict> {
+        let request = match self.protocol.ask_health(&self.client) {
+            Ok(request) => request?,
+            Err(Wrong(problem)) => return Some(Verdict::Refused(problem)),
+        };
+        match exchange(request).await {
+            Ok(answer) => Some(usual_verdict(&answer)).filter(|verdict| matches!(verdict, Verdict::Retry(..))),
+            Err(why) => Some(Verdict::Retry(None, why)),
+        }
+    }
+
     fn request(&self, lines: &[SpooledLine]) -> Result<RequestBuilder, String> {
         let request = self.protocol.request(&self.client).map_err(|Wrong(problem)| problem)?;
-        let body = self.protocol.body(lines);
+        let body = self.protocol.body(lines).map_err(|Wrong(problem)| problem)?;
         if !self.gzip {
             return Ok(request.body(body));
         }
@@ -258,11 +275,13 @@ async fn exchange(request: RequestBuilder) -> Result<Answer, String> {
     let mut response = request.send().await.map_err(|error| reason(&error))?;
     let (status, headers) = (response.status(), response.headers().clone());
     let mut body = Vec::new();
-    // An answer whose body breaks off still has its code.
-    while let Ok(Some(chunk)) = response.chunk().await {
-        body.extend_from_slice(&chunk);
-        if body.len() >= ANSWER {
-            break;
+    while body.len() < ANSWER {
+        match response.chunk().await {
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => break,
+            // What is missing of a success may be the part that names what was refused, or the acknowledgement.
+            Err(error) if status.is_success() => return Err(format!("the answer broke off: {}", reason(&error))),
+            Err(_) => break,
         }
     }
     Ok(Answer { status, headers, body })

@@ -81,8 +81,12 @@ pub struct Pending {
 
 /// One kind of server.
 pub trait Protocol: Send + 'static {
-    /// The body of the request for these lines, not compressed.
-    fn body(&self, lines: &[SpooledLine]) -> Vec<u8>;
+    /// The body of the request for these lines, without gzip.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be written in its form.
+    fn body(&self, lines: &[SpooledLine]) -> Result<Vec<u8>, Wrong>;
 
     /// The request without its body. Secrets are read now.
     ///
@@ -93,6 +97,15 @@ pub trait Protocol: Send + 'static {
 
     /// What the answer means.
     fn judge(&self, answer: &Answer) -> Verdict;
+
+    /// The request that asks a server that failed whether it takes lines again, if there is one: lines are sent only then.
+    ///
+    /// # Errors
+    ///
+    /// If a secret cannot be read.
+    fn ask_health(&self, _client: &Client) -> Result<Option<RequestBuilder>, Wrong> {
+        Ok(None)
+    }
 
     /// What has to be asked about before delivered lines are safe, if anything.
     ///
@@ -123,6 +136,11 @@ pub trait Protocol: Send + 'static {
 pub fn usual_verdict(answer: &Answer) -> Verdict {
     let said = said(answer);
     match answer.status.as_u16() {
+        // The products answer with JSON or plain text. A page is from something in between that is not who was meant: nginx
+        // has one with 400 for a client certificate that is missing, a portal one with 200. No line is to blame, none arrived.
+        200..=299 | 400 | 422 if is_page(answer) => {
+            Verdict::Refused(format!("{said}, in a page: something else than the sink's server answers at this url"))
+        }
         200..=299 => Verdict::Delivered,
         401 | 403 | 407 => Verdict::Refused(said),
         400 | 413 | 422 => Verdict::Split(said),
@@ -132,10 +150,21 @@ pub fn usual_verdict(answer: &Answer) -> Verdict {
     }
 }
 
+fn is_page(answer: &Answer) -> bool {
+    let content_type = answer.headers.get(reqwest::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    content_type.is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("text/html"))
+}
+
+/// What is to be read on a page.
+fn without_tags(page: &str) -> String {
+    page.split('<').map(|part| part.split_once('>').map_or(part, |(_tag, text)| text)).collect::<Vec<_>>().join(" ")
+}
+
 /// The code and the beginning of what the server said to it, for a person.
 #[must_use]
 pub fn said(answer: &Answer) -> String {
     let text = String::from_utf8_lossy(&answer.body);
+    let text = if is_page(answer) { without_tags(&text) } else { text.into_owned() };
     let text: String = text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect();
     let text: String = text.chars().filter(|character| !character.is_control()).collect();
     format!("the server answers {}{}{text}", answer.status.as_u16(), if text.is_empty() { "" } else { ": " })
@@ -181,6 +210,23 @@ mod tests {
             assert!(matches!(usual_verdict(&answer(code, None)), Verdict::Retry(None, _)), "{code}");
         }
         assert_eq!(said(&answer(500, None)), "the server answers 500: so be it");
+    }
+
+    #[test]
+    fn a_page_is_not_from_the_server_that_was_meant() {
+        for code in [200, 204, 400, 422] {
+            let mut page = answer(code, None);
+            page.headers.insert("content-type", "text/html; charset=utf-8".parse().unwrap());
+            page.body = b"<html>\r\n<head><title>400 No certificate</title></head><hr>nginx</html>".to_vec();
+            let Verdict::Refused(said) = usual_verdict(&page) else { panic!("{code}") };
+            assert!(said.contains(": 400 No certificate nginx, in a page"), "{said}");
+        }
+        // Here it says the right thing: nginx finds a request too large, or has lost the server behind it.
+        for (code, splits) in [(413, true), (502, false)] {
+            let mut page = answer(code, None);
+            page.headers.insert("content-type", "text/html".parse().unwrap());
+            assert_eq!(matches!(usual_verdict(&page), Verdict::Split(_)), splits, "{code}");
+        }
     }
 
     #[test]

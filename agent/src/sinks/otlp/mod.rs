@@ -137,7 +137,7 @@ impl Otlp {
 }
 
 impl Protocol for Otlp {
-    fn body(&self, lines: &[SpooledLine]) -> Vec<u8> {
+    fn body(&self, lines: &[SpooledLine]) -> Result<Vec<u8>, Wrong> {
         let mut by_node: BTreeMap<Option<String>, Vec<Value>> = BTreeMap::new();
         let observed = jiff::Timestamp::now().as_nanosecond();
         for line in lines {
@@ -151,7 +151,7 @@ impl Protocol for Otlp {
                 json!({ "resource": self.resource(node.as_ref()), "scopeLogs": scope_logs })
             })
             .collect();
-        json!({ "resourceLogs": resource_logs }).to_string().into_bytes()
+        Ok(json!({ "resourceLogs": resource_logs }).to_string().into_bytes())
     }
 
     fn request(&self, client: &Client) -> Result<RequestBuilder, Wrong> {
@@ -164,9 +164,10 @@ impl Protocol for Otlp {
 
     fn judge(&self, answer: &Answer) -> Verdict {
         match answer.status.as_u16() {
-            200..=299 => {
-                partial_success(answer).map_or(Verdict::Delivered, |(count, why)| Verdict::DeliveredBut(count, why))
-            }
+            200..=299 => match (usual_verdict(answer), partial_success(answer)) {
+                (Verdict::Delivered, Some((count, why))) => Verdict::DeliveredBut(count, why),
+                (verdict, _) => verdict,
+            },
             429 | 502..=504 => Verdict::Retry(retry_after(&answer.headers), said(answer)),
             408 | 425 | 500..=599 => Verdict::Refused(said(answer)),
             _ => usual_verdict(answer),

@@ -18,7 +18,7 @@ fn line(role: &str) -> SpooledLine {
 }
 
 fn sent(line: SpooledLine) -> Value {
-    let body: Value = serde_json::from_slice(&otlp().body(&[line])).unwrap();
+    let body: Value = serde_json::from_slice(&otlp().body(&[line]).unwrap()).unwrap();
     body["resourceLogs"][0].clone()
 }
 

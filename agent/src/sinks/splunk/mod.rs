@@ -2,7 +2,8 @@
 //!
 //! A request is one JSON object for each line, one after the other. A plain success means that the lines look right, not that
 //! they are indexed: with `acknowledge` the spool keeps them until an indexer has said so (Splunk Enterprise with indexer
-//! acknowledgement switched on for the token).
+//! acknowledgement switched on for the token). After a failure `GET /services/collector/health` is asked first, and lines
+//! wait while it says that queues are full.
 
 use std::{
     io,
@@ -123,6 +124,7 @@ pub fn start(
 struct Splunk {
     event: Url,
     ack: Url,
+    health: Url,
     /// Names this sender to the indexers, which count acknowledgements for each channel.
     channel: String,
     settings: SplunkSettings,
@@ -140,7 +142,8 @@ impl Splunk {
             url.set_path(&format!("{}/services/collector/{path}", base.path().trim_end_matches('/')));
             url
         };
-        Ok(Self { event: below("event"), ack: below("ack"), channel: guid(), settings: settings.clone() })
+        let [event, ack, health] = ["event", "ack", "health"].map(below);
+        Ok(Self { event, ack, health, channel: guid(), settings: settings.clone() })
     }
 
     fn object(&self, line: &SpooledLine) -> Value {
@@ -161,10 +164,13 @@ impl Splunk {
     }
 
     fn post(&self, client: &Client, url: &Url) -> Result<RequestBuilder, Wrong> {
-        let token = self.settings.token.read()?;
-        let request = client.post(url.clone()).header("content-type", "application/json");
-        let request = request.header("authorization", format!("Splunk {token}"));
+        let request = self.with_token(client.post(url.clone()).header("content-type", "application/json"))?;
         Ok(if self.settings.acknowledge { request.header("x-splunk-request-channel", &self.channel) } else { request })
+    }
+
+    fn with_token(&self, request: RequestBuilder) -> Result<RequestBuilder, Wrong> {
+        let token = self.settings.token.read()?;
+        Ok(request.header("authorization", format!("Splunk {token}")))
     }
 }
 
@@ -180,9 +186,9 @@ fn reply(answer: &Answer) -> Value {
 }
 
 impl Protocol for Splunk {
-    fn body(&self, lines: &[SpooledLine]) -> Vec<u8> {
+    fn body(&self, lines: &[SpooledLine]) -> Result<Vec<u8>, Wrong> {
         let objects: Vec<String> = lines.iter().map(|line| self.object(line).to_string()).collect();
-        objects.join("\n").into_bytes()
+        Ok(objects.join("\n").into_bytes())
     }
 
     fn request(&self, client: &Client) -> Result<RequestBuilder, Wrong> {
@@ -195,6 +201,12 @@ impl Protocol for Splunk {
             (400, Some(7 | 10 | 11 | 14 | 16)) => Verdict::Refused(said(answer)),
             _ => usual_verdict(answer),
         }
+    }
+
+    /// 200 with code 17: it takes events; 503 with code 18: its queues are full. The indexers behind a collector that is busy
+    /// recover sooner when nothing is pushed at them meanwhile.
+    fn ask_health(&self, client: &Client) -> Result<Option<RequestBuilder>, Wrong> {
+        self.with_token(client.get(self.health.clone())).map(Some)
     }
 
     fn pending(&self, answer: &Answer) -> Result<Option<Pending>, String> {

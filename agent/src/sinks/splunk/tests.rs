@@ -22,7 +22,7 @@ fn a_request_is_objects_one_after_the_other() {
         "cause": { "code": "unknown" }, "local": { "ip": "10.0.0.1" },
     });
     let line = SpooledLine::read(line.to_string().as_bytes()).unwrap();
-    let body = splunk().body(&[line.clone(), line.clone()]);
+    let body = splunk().body(&[line.clone(), line.clone()]).unwrap();
     let objects: Vec<Value> = serde_json::Deserializer::from_slice(&body).into_iter().map(Result::unwrap).collect();
     assert_eq!(objects.len(), 2);
     assert_eq!(objects[0]["time"].to_string(), "1795253603.123456");
@@ -30,6 +30,7 @@ fn a_request_is_objects_one_after_the_other() {
     assert_eq!((&objects[0]["host"], &objects[0]["index"]), (&json!("n1"), &json!("net")));
     assert_eq!(objects[0]["fields"], json!({ "id": "i-1", "type": "reset", "cause": "unknown" }));
     assert_eq!(splunk().event.as_str(), "https://s:8088/services/collector/event");
+    assert_eq!(splunk().health.as_str(), "https://s:8088/services/collector/health");
 }
 
 #[test]
@@ -42,7 +43,8 @@ fn codes_mean_what_splunk_says() {
     for (status, code) in [(400, 7), (400, 10), (400, 11), (400, 14), (401, 2), (401, 3), (403, 1), (403, 4)] {
         assert!(matches!(judge(status, code), Verdict::Refused(_)), "{code}");
     }
-    for (status, code) in [(500, 8), (503, 9), (429, 9)] {
+    // 18 is the health endpoint's: queues are full.
+    for (status, code) in [(500, 8), (503, 9), (429, 9), (503, 18)] {
         assert!(matches!(judge(status, code), Verdict::Retry(..)), "{code}");
     }
 }

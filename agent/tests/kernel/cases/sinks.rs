@@ -2,20 +2,18 @@
 
 use std::{
     collections::BTreeSet,
-    ffi::CString,
     fs,
-    os::unix::ffi::OsStrExt,
     path::Path,
     time::{Duration, Instant},
 };
 
-use rstscope::sinks::spool::{Fsync, Limits, Most, Spool, disk::FileSystem};
 use serde_json::Value;
 
 use crate::{
     Case,
     agent::patience,
     daemon::{Daemon, Home, lines_of},
+    disk::Disk,
     netns::Netns,
     servers::{
         http::{Rules, Server, Trouble},
@@ -24,6 +22,7 @@ use crate::{
         splunk::Splunk,
     },
     sockets::{Family, Pair, linger_zero},
+    spooled::spooled,
 };
 
 pub const CASES: &[Case] = &[
@@ -35,6 +34,7 @@ pub const CASES: &[Case] = &[
     ("run_keeps_its_configuration_if_the_new_one_is_wrong", wrong_reload),
     ("run_refuses_a_wrong_configuration_in_one_sentence", wrong_configuration),
     ("run_delivers_with_a_full_disk_under_its_spool", full_disk),
+    ("run_says_why_a_sink_stopped_and_asks_again_with_a_new_configuration", refused),
 ];
 
 /// So many resets of a connection in `netns`; the ports of their clients.
@@ -91,29 +91,12 @@ fn same_lines() {
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "no id twice");
     assert_eq!(ids, self::ids(&lines_of(&home.path("resets.jsonl"))));
     // Lines of one request are sorted by time, so the order may be another.
-    assert_eq!(server.with(|loki| loki.ids().into_iter().collect::<BTreeSet<_>>()), ids.into_iter().collect());
+    assert_eq!(server.ids(), ids.into_iter().collect());
     server.with(|loki| assert_eq!(loki.broken, Vec::<String>::new()));
 }
 
-/// What the spool of a dead agent holds, read from a copy.
-fn spooled(home: &Home) -> Vec<Value> {
-    let copy = tempfile::tempdir().unwrap();
-    let folder = home.path("spool").join("remote");
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
-    }
-    let limits = Limits { disk_bytes: 1 << 30, segment_bytes: 1 << 20, memory_bytes: 1 << 20, fsync: Fsync::Never };
-    let (mut spool, recovery) = Spool::open(copy.path(), limits, Box::new(FileSystem)).unwrap();
-    assert_eq!((recovery.damaged, recovery.missing), (0, 0), "{recovery}");
-    let from = spool.acknowledged();
-    let records = spool.read(from, Most { records: usize::MAX, bytes: usize::MAX }).unwrap();
-    records.iter().map(|record| serde_json::from_slice(&record.bytes).unwrap()).collect()
-}
-
 fn chaos_with_loki() {
-    let broken = chaos(Loki::default(), loki, Loki::ids).with(|loki| loki.broken.clone());
-    assert_eq!(broken, Vec::<String>::new());
+    chaos(Loki::default(), loki);
 }
 
 fn chaos_with_splunk() {
@@ -127,18 +110,16 @@ fn chaos_with_splunk() {
             token.path().display()
         )
     };
-    let broken = chaos(splunk, configuration, Splunk::ids).with(|splunk| splunk.broken.clone());
-    assert_eq!(broken, Vec::<String>::new());
+    chaos(splunk, configuration);
 }
 
 fn chaos_with_otlp() {
     let configuration = |url: &str| format!("[sinks.remote]\ntype = \"otlp\"\nurl = \"{url}\"\n{QUICK}");
-    let broken = chaos(Otlp::default(), configuration, Otlp::ids).with(|otlp| otlp.broken.clone());
-    assert_eq!(broken, Vec::<String>::new());
+    chaos(Otlp::default(), configuration);
 }
 
 /// The agent is killed in each trouble that a server can have. What it had taken arrives in the end, some of it twice.
-fn chaos<R: Rules>(rules: R, sink: impl Fn(&str) -> String, delivered: impl Fn(&R) -> Vec<String>) -> Server<R> {
+fn chaos<R: Rules>(rules: R, sink: impl Fn(&str) -> String) {
     let (home, netns) = (Home::new(), Netns::new());
     let server = netns.run(|| Server::start(rules));
     home.configure(&[STDOUT, &sink(&server.url())].concat());
@@ -146,9 +127,9 @@ fn chaos<R: Rules>(rules: R, sink: impl Fn(&str) -> String, delivered: impl Fn(&
     let troubles = [
         Trouble::None,
         Trouble::Silence,
-        Trouble::Status(429, Some(1)),
+        Trouble::Status(429, Some("1".to_owned())),
         Trouble::HalfAnswer,
-        Trouble::Status(503, None),
+        Trouble::status(503),
         Trouble::Close,
     ];
     for (round, trouble) in troubles.into_iter().enumerate() {
@@ -160,8 +141,8 @@ fn chaos<R: Rules>(rules: R, sink: impl Fn(&str) -> String, delivered: impl Fn(&
         std::thread::sleep(Duration::from_millis(37 * round as u64));
         daemon.kill();
         let before = taken.len();
-        taken.extend(ids(&spooled(&home)));
-        taken.extend(server.with(|rules| delivered(rules)));
+        taken.extend(ids(&spooled(&home.path("spool").join("remote"))));
+        taken.extend(server.ids());
         assert!(taken.len() > before, "{trouble:?}: nothing was taken");
     }
     // The server is restarted as well, while an agent sends.
@@ -173,18 +154,16 @@ fn chaos<R: Rules>(rules: R, sink: impl Fn(&str) -> String, delivered: impl Fn(&
         server
     });
     let began = Instant::now();
-    let arrived = || server.with(|rules| delivered(rules).into_iter().collect::<BTreeSet<_>>());
-    while !taken.is_subset(&arrived()) {
-        let missing = taken.difference(&arrived()).count();
+    while !taken.is_subset(&server.ids()) {
+        let missing = taken.difference(&server.ids()).count();
         assert!(began.elapsed() < patience(), "{missing} of {} are missing: {}", taken.len(), daemon.errors());
         std::thread::sleep(Duration::from_millis(20));
     }
     let (lines, _) = daemon.end();
     assert!(lines.iter().all(|line| line["type"] != "lost"), "{lines:#?}");
-    let all = server.with(|rules| delivered(rules));
-    let unique: BTreeSet<&String> = all.iter().collect();
-    println!("{} lines taken, {} delivered, {} of them again", taken.len(), unique.len(), all.len() - unique.len());
-    server
+    let (all, unique) = (server.with(|rules| rules.ids().len()), server.ids().len());
+    println!("{} lines taken, {unique} delivered, {} of them again", taken.len(), all - unique);
+    server.with(|rules| assert_eq!(rules.broken(), Vec::<String>::new()));
 }
 
 fn reload() {
@@ -252,41 +231,15 @@ fn wrong_configuration() {
     }
 }
 
-/// A disk of its own, in memory, for as long as this lives.
-struct Disk<'a>(&'a Path);
-
-impl<'a> Disk<'a> {
-    fn mount(path: &'a Path) -> Self {
-        fs::create_dir_all(path).unwrap();
-        let target = CString::new(path.as_os_str().as_bytes()).unwrap();
-        // SAFETY: all four are strings that end with a zero and outlive the call.
-        let result = unsafe {
-            libc::mount(c"tmpfs".as_ptr(), target.as_ptr(), c"tmpfs".as_ptr(), 0, c"size=256k".as_ptr().cast())
-        };
-        assert_eq!(result, 0, "a disk in memory: {}", std::io::Error::last_os_error());
-        Self(path)
-    }
-}
-
-impl Drop for Disk<'_> {
-    fn drop(&mut self) {
-        let Ok(target) = CString::new(self.0.as_os_str().as_bytes()) else { return };
-        // Lazily: an agent of a test that failed may still use it.
-        // SAFETY: a string that ends with a zero and outlives the call.
-        unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
-    }
-}
-
 fn full_disk() {
     let (home, netns) = (Home::new(), Netns::new());
     let spools = home.path("spool");
-    let _disk = Disk::mount(&spools);
+    let disk = Disk::mount(&spools, 256);
     let server = loki_in(&netns);
-    server.set_trouble(Trouble::Status(503, None));
+    server.set_trouble(Trouble::status(503));
     home.configure(&[STDOUT, &loki(&server.url())].concat());
     let daemon = Daemon::start(&home, &netns);
-    let ballast = spools.join("ballast");
-    let _full = fs::write(&ballast, vec![1; 1 << 20]);
+    disk.fill();
     let mut ports = resets(&netns, 30);
     let began = Instant::now();
     while !daemon.errors().contains("cannot write its spool: No space left") {
@@ -298,10 +251,28 @@ fn full_disk() {
     server.set_trouble(Trouble::None);
     let delivered = |ports: &[u16]| server.with(|loki| sent_from(&loki.lines, ports)) >= ports.len();
     daemon.until("delivery with a full disk", |_| delivered(&ports));
-    fs::remove_file(&ballast).unwrap();
+    disk.free();
     ports.extend(resets(&netns, 5));
     daemon.until("delivery with room again", |_| delivered(&ports));
     let (lines, errors) = daemon.end();
     assert!(errors.contains("works again"), "{errors}");
     assert!(lines.iter().all(|line| line["type"] != "lost"), "{lines:#?}");
+}
+
+fn refused() {
+    let (home, netns) = (Home::new(), Netns::new());
+    let server = loki_in(&netns);
+    server.set_trouble(Trouble::status(401));
+    home.configure(&[STDOUT, &loki(&server.url())].concat());
+    let daemon = Daemon::start(&home, &netns);
+    let ports = resets(&netns, 3);
+    daemon.until("the reason", |_| {
+        let errors = daemon.errors();
+        errors.contains("the server answers 401") && errors.contains("stopped until the configuration changes")
+    });
+    server.set_trouble(Trouble::None);
+    home.configure(&[STDOUT, &loki(&server.url()), "tenant = \"shop\"\n"].concat());
+    daemon.signal(libc::SIGHUP);
+    daemon.until("delivery", |_| server.with(|loki| sent_from(&loki.lines, &ports)) == ports.len());
+    daemon.end();
 }

@@ -1,4 +1,4 @@
-//! nginx, HAProxy and Tomcat out of Debian's or Ubuntu's packages, unpacked below the cache.
+//! nginx, HAProxy, Tomcat, rsyslog and logrotate out of Debian's or Ubuntu's packages, unpacked below the cache.
 //!
 //! Installed by apt they would start as services. So apt only says which packages of the dependencies the machine
 //! lacks and downloads those, with package lists of its own; this needs no root and the system's apt sees nothing of it.
@@ -33,6 +33,11 @@ pub const NGINX: Package = Package { name: "nginx-light", file: "usr/sbin/nginx"
 pub const HAPROXY: Package = Package { name: "haproxy", file: "usr/sbin/haproxy", proof: Some("-v") };
 /// Tomcat, which starts from this archive.
 pub const TOMCAT: Package = Package { name: "tomcat10", file: "usr/share/tomcat10/bin/bootstrap.jar", proof: None };
+
+/// rsyslog, whose modules are in a folder beside its libraries.
+pub const RSYSLOG: Package = Package { name: "rsyslog", file: "usr/sbin/rsyslogd", proof: Some("-v") };
+/// logrotate.
+pub const LOGROTATE: Package = Package { name: "logrotate", file: "usr/sbin/logrotate", proof: Some("--version") };
 
 /// The folder in which the package's files are: the system's root where it is installed, else one below the cache.
 pub fn root(package: &Package, folder: &Path) -> PathBuf {

