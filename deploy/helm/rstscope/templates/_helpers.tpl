@@ -68,3 +68,8 @@ default
 {{ toJson . }}
 {{- end -}}
 {{- end }}
+
+{{/* `true` where AppArmor's profile is a field; before it was an annotation. */}}
+{{- define "rstscope.hasAppArmor" -}}
+{{- if semverCompare ">=1.30-0" .Capabilities.KubeVersion.Version -}}true{{- end -}}
+{{- end }}
