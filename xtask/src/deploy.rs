@@ -6,7 +6,7 @@
 //! there are.
 //!
 //! * [`programs`]: the real programs that render and check.
-//! * [`render`]: overlays, components and the chart; [`object`]: what comes out.
+//! * [`render`]: overlays, components and the chart; [`quick_starts`]: what the pages say to write; [`object`]: what comes out.
 //! * [`schemas`], [`equality`], [`settings`]: what is asked of it.
 //! * [`metrics`], [`lines`]: what there is to query; [`queries`]: the parsers; [`dashboards`], [`alerts`]: who queries.
 //! * [`links`]: where alerts and dashboards send people.
@@ -20,6 +20,7 @@ mod metrics;
 mod object;
 mod programs;
 mod queries;
+mod quick_starts;
 mod render;
 mod schemas;
 mod settings;
@@ -59,7 +60,8 @@ pub fn perform() -> Result<()> {
     fs::create_dir_all(&scratch).with_context(|| format!("cannot make the folder {}", scratch.display()))?;
     let bench = Bench { workspace: cargo::workspace()?, scratch, programs, rstscope };
 
-    let renderings = render::all(&bench)?;
+    let mut renderings = render::all(&bench)?;
+    renderings.extend(quick_starts::all(&bench)?);
     let objects: usize = renderings.iter().map(|rendering| rendering.plain.len() + rendering.chart.len()).sum();
     let mut problems = Vec::new();
     for (what, found) in [

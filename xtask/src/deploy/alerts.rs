@@ -9,7 +9,7 @@ use super::{
     Bench, links,
     metrics::Metrics,
     object::{self, text},
-    queries::{self, Language},
+    queries::{self, Asked},
     render::read,
 };
 use crate::child;
@@ -49,9 +49,10 @@ pub fn check(bench: &Bench) -> Result<Vec<String>> {
         let link = links::refuse(&bench.workspace, text(alert, "/annotations/runbook_url"))?;
         problems.extend(link.map(|problem| format!("{name}: {problem}")));
     }
-    let expressions: Vec<String> = alerts.iter().map(|alert| text(alert, "/expr").to_owned()).collect();
+    let promql = alerts.iter().map(|alert| text(alert, "/expr").to_owned()).collect();
+    let answer = queries::read(bench, &Asked { promql, ..Asked::default() })?;
     let metrics = Metrics::documented(&bench.workspace)?;
-    for (alert, query) in alerts.iter().zip(queries::parse(bench, Language::Promql, &expressions)?) {
+    for (alert, query) in alerts.iter().zip(answer.promql) {
         problems.extend(query.refuse_metrics(&metrics).into_iter().map(|problem| {
             format!("{}: {problem}", text(alert, "/alert"))
         }));

@@ -11,10 +11,10 @@ use super::render::read;
 #[derive(Debug)]
 pub struct Lines {
     schema: Value,
-    /// What Loki gets as structured metadata, and the labels of its streams.
-    pub loki: BTreeSet<String>,
+    /// What Loki gets as structured metadata.
+    loki: BTreeSet<String>,
     /// What Splunk indexes beside the event.
-    pub splunk: BTreeSet<String>,
+    splunk: BTreeSet<String>,
 }
 
 impl Lines {
@@ -27,6 +27,16 @@ impl Lines {
             loki: named_after(&sinks, "structured metadata: ").context("docs/sinks.md does not name Loki's metadata")?,
             splunk: named_after(&sinks, "indexed fields: ").context("docs/sinks.md does not name Splunk's fields")?,
         })
+    }
+
+    /// Whether Loki knows it without parsing the line: a label of every stream, or structured metadata.
+    pub fn loki_has(&self, name: &str) -> bool {
+        matches!(name, "job" | "node") || self.loki.contains(name)
+    }
+
+    /// Whether Splunk indexes it.
+    pub fn splunk_has(&self, name: &str) -> bool {
+        self.splunk.contains(name)
     }
 
     /// Whether a line has this key, written with dots as searches do: `local.pod.name`.

@@ -19,7 +19,7 @@ const PART_OF_OVERLAYS: &str = "spool";
 
 /// One overlay with some components, rendered both ways.
 pub struct Rendering {
-    /// The overlay and the components.
+    /// The overlay and the components; or the page that says how.
     pub name: String,
     /// By kustomize.
     pub plain: Vec<Value>,
@@ -39,20 +39,19 @@ pub const NEWEST: &str = "1.37";
 
 /// Renders every overlay: alone, with each component, and with all of them.
 pub fn all(bench: &Bench) -> Result<Vec<Rendering>> {
-    let source = bench.workspace.join("deploy/kubernetes");
     // kustomize takes bases by relative paths only, and the target folder may be anywhere.
-    let copy = bench.scratch.join("kubernetes");
+    let deploy = bench.scratch.join("deploy");
     let mut command = Command::new("cp");
-    child::run_on_stderr(command.arg("-r").arg(&source).arg(&copy), "is the disk full?")?;
-    let mut components = folders(&source.join("components"))?;
+    child::run_on_stderr(command.arg("-r").arg(bench.workspace.join("deploy")).arg(&deploy), "is the disk full?")?;
+    let mut components = folders(&deploy.join("kubernetes/components"))?;
     components.retain(|component| component != PART_OF_OVERLAYS);
     let mut renderings = Vec::new();
-    for overlay in folders(&source.join("overlays"))? {
+    for overlay in folders(&deploy.join("kubernetes/overlays"))? {
         let alone = std::iter::once(Vec::new());
         let with_one = components.iter().map(|component| vec![component.as_str()]);
         let with_all = std::iter::once(components.iter().map(String::as_str).collect());
         for chosen in alone.chain(with_one).chain(with_all) {
-            renderings.push(render(bench, &copy, &overlay, &chosen)?);
+            renderings.push(combine(bench, &deploy, &overlay, &chosen)?);
         }
     }
     Ok(renderings)
@@ -88,36 +87,40 @@ fn versions(bench: &Bench) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-fn render(bench: &Bench, kubernetes: &Path, overlay: &str, components: &[&str]) -> Result<Rendering> {
-    let name = std::iter::once(overlay).chain(components.iter().copied()).collect::<Vec<_>>().join("+");
-    let plain = object::read(&kustomize(bench, kubernetes, &name, overlay, components)?)?;
-    let values = || std::iter::once(overlay).chain(components.iter().copied());
-    let chart = helm(bench, NEWEST, values())?;
-    let chart_of_oldest = helm(bench, OLDEST, values())?;
-    write(&bench.scratch.join("rendered").join(format!("{name}.helm.yaml")), &chart)?;
-    let (chart, chart_of_oldest) = (object::read(&chart)?, object::read(&chart_of_oldest)?);
-    Ok(Rendering { plain, chart, chart_of_oldest, name })
-}
-
 /// A kustomization such as a user writes it: an overlay, and components.
-fn kustomize(bench: &Bench, kubernetes: &Path, name: &str, overlay: &str, components: &[&str]) -> Result<String> {
-    let folder = kubernetes.join("combinations").join(name);
-    let mut text = format!("resources:\n  - ../../overlays/{overlay}\n");
+fn combine(bench: &Bench, deploy: &Path, overlay: &str, components: &[&str]) -> Result<Rendering> {
+    let names = || std::iter::once(overlay).chain(components.iter().copied());
+    let name = names().collect::<Vec<_>>().join("+");
+    let folder = deploy.join("combinations").join(&name);
+    let mut text = format!("resources:\n  - ../../kubernetes/overlays/{overlay}\n");
     if !components.is_empty() {
         text.push_str("components:\n");
-        text.extend(components.iter().map(|component| format!("  - ../../components/{component}\n")));
+        text.extend(components.iter().map(|component| format!("  - ../../kubernetes/components/{component}\n")));
     }
     write(&folder.join("kustomization.yaml"), &text)?;
-    let rendered = succeed(bench.programs.kubectl().arg("kustomize").arg(&folder))?;
-    write(&bench.scratch.join("rendered").join(format!("{name}.kustomize.yaml")), &rendered)?;
-    Ok(rendered)
+    let values = names().map(|name| bench.workspace.join("deploy/helm/values").join(format!("{name}.yaml")));
+    rendering(bench, &name, &folder, &values.collect::<Vec<_>>())
 }
 
-fn helm<'a>(bench: &Bench, version: &str, values: impl Iterator<Item = &'a str>) -> Result<String> {
+/// Renders a kustomization, and the chart with values that mean the same.
+pub fn rendering(bench: &Bench, name: &str, kustomization: &Path, values: &[PathBuf]) -> Result<Rendering> {
+    let keep = |by: &str, text: &str| write(&bench.scratch.join("rendered").join(format!("{name}.{by}.yaml")), text);
+    let plain = succeed(bench.programs.kubectl().arg("kustomize").arg(kustomization))?;
+    keep("kustomize", &plain)?;
+    let (chart, chart_of_oldest) = (helm(bench, NEWEST, values)?, helm(bench, OLDEST, values)?);
+    keep("helm", &chart)?;
+    Ok(Rendering {
+        name: name.to_owned(),
+        plain: object::read(&plain)?,
+        chart: object::read(&chart)?,
+        chart_of_oldest: object::read(&chart_of_oldest)?,
+    })
+}
+
+fn helm(bench: &Bench, version: &str, values: &[PathBuf]) -> Result<String> {
     let mut command = bench.programs.helm();
     command.args(["template", RELEASE]).arg(chart(bench)).args(["--namespace", RELEASE, "--kube-version", version]);
-    for name in values {
-        let file = bench.workspace.join("deploy/helm/values").join(format!("{name}.yaml"));
+    for file in values {
         command.arg("--values").arg(file);
     }
     succeed(&mut command)
