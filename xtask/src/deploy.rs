@@ -9,7 +9,7 @@
 //! * [`render`]: overlays, components and the chart; [`quick_starts`]: what the pages say to write; [`object`]: what comes out.
 //! * [`schemas`], [`equality`], [`settings`]: what is asked of it.
 //! * [`metrics`], [`lines`]: what there is to query; [`queries`]: the parsers; [`dashboards`], [`alerts`]: who queries.
-//! * [`links`]: where alerts and dashboards send people.
+//! * [`links`]: where alerts and dashboards send people. [`proof`]: that the checks find mistakes.
 
 mod alerts;
 mod dashboards;
@@ -19,6 +19,7 @@ mod links;
 mod metrics;
 mod object;
 mod programs;
+mod proof;
 mod queries;
 mod quick_starts;
 mod render;
@@ -65,6 +66,7 @@ pub fn perform() -> Result<()> {
     let objects: usize = renderings.iter().map(|rendering| rendering.plain.len() + rendering.chart.len()).sum();
     let mut problems = Vec::new();
     for (what, found) in [
+        ("the checks themselves", proof::check(&bench)?),
         ("schemas of Kubernetes", schemas::check(&bench, &renderings)?),
         ("kustomize and Helm alike", equality::check(&bench, &renderings)?),
         ("flags and configurations", settings::check(&bench, &renderings)?),

@@ -53,9 +53,9 @@ pub fn check(bench: &Bench) -> Result<Vec<String>> {
     let answer = queries::read(bench, &Asked { promql, ..Asked::default() })?;
     let metrics = Metrics::documented(&bench.workspace)?;
     for (alert, query) in alerts.iter().zip(answer.promql) {
-        problems.extend(query.refuse_metrics(&metrics).into_iter().map(|problem| {
-            format!("{}: {problem}", text(alert, "/alert"))
-        }));
+        problems.extend(
+            query.refuse_metrics(&metrics).into_iter().map(|problem| format!("{}: {problem}", text(alert, "/alert"))),
+        );
     }
     Ok(problems)
 }

@@ -10,8 +10,9 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::{
-    Bench, links,
+    Bench,
     lines::Lines,
+    links,
     metrics::Metrics,
     object::{list, text},
     queries::{self, Asked},
@@ -35,7 +36,8 @@ fn grafana(bench: &Bench) -> Result<Vec<String>> {
     let mut problems = Vec::new();
     let mut asked = Asked::default();
     let mut places: (Vec<String>, Vec<String>) = Default::default();
-    let known: BTreeSet<&str> = list(&board, "/templating/list").iter().map(|variable| text(variable, "/name")).collect();
+    let known: BTreeSet<&str> =
+        list(&board, "/templating/list").iter().map(|variable| text(variable, "/name")).collect();
     let mut ids = BTreeSet::new();
     for panel in list(&board, "/panels") {
         let title = text(panel, "/title");
@@ -44,9 +46,11 @@ fn grafana(bench: &Bench) -> Result<Vec<String>> {
         }
         for target in list(panel, "/targets") {
             let query = text(target, "/expr");
-            problems.extend(variables(query).filter(|name| !known.contains(name) && !name.starts_with("__")).map(
-                |name| format!("{GRAFANA}: {title}: there is no variable ${name}"),
-            ));
+            problems.extend(
+                variables(query)
+                    .filter(|name| !known.contains(name) && !name.starts_with("__"))
+                    .map(|name| format!("{GRAFANA}: {title}: there is no variable ${name}")),
+            );
             let (queries, places) = match text(target, "/datasource/type") {
                 "prometheus" => (&mut asked.promql, &mut places.0),
                 "loki" => (&mut asked.logql, &mut places.1),
@@ -110,9 +114,14 @@ fn variables(query: &str) -> impl Iterator<Item = &str> {
 
 /// The query as Grafana sends it: times for its own variables, something for the others.
 fn filled_in(query: &str) -> String {
-    let query = ["$__rate_interval", "$__interval", "$__range"].iter().fold(query.to_owned(), |query, time| query.replace(time, "5m"));
+    let query = ["$__rate_interval", "$__interval", "$__range"]
+        .iter()
+        .fold(query.to_owned(), |query, time| query.replace(time, "5m"));
     let names: BTreeSet<String> = variables(&query).map(str::to_owned).collect();
-    names.iter().rev().fold(query, |query, name| query.replace(&format!("${{{name}}}"), "x").replace(&format!("${name}"), "x"))
+    names
+        .iter()
+        .rev()
+        .fold(query, |query, name| query.replace(&format!("${{{name}}}"), "x").replace(&format!("${name}"), "x"))
 }
 
 /// Every text in it.
@@ -171,7 +180,8 @@ mod tests {
 
     #[test]
     fn keys_of_a_search_have_dots() {
-        let query = r#"type=reset cause.code="$cause$" $time.earliest$ | eval s=coalesce('local.pod.name', "x.y") | sort a"#;
+        let query =
+            r#"type=reset cause.code="$cause$" $time.earliest$ | eval s=coalesce('local.pod.name', "x.y") | sort a"#;
         assert_eq!(keys(query).into_iter().collect::<Vec<_>>(), ["cause.code", "local.pod.name"]);
     }
 }

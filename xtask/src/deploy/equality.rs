@@ -105,10 +105,7 @@ mod tests {
     #[test]
     fn what_is_missing_or_different_is_named_with_its_place() {
         let problems = found(json!({ "a": { "b": 1, "c": [1, 2] } }), json!({ "a": { "b": 2, "c": [1] } }));
-        assert_eq!(
-            problems,
-            ["x/a/b: kustomize has 1, the chart 2", "x/a/c: kustomize has [1,2], the chart [1]"]
-        );
+        assert_eq!(problems, ["x/a/b: kustomize has 1, the chart 2", "x/a/c: kustomize has [1,2], the chart [1]"]);
         assert_eq!(found(json!({ "a": 1 }), json!({})), ["x/a: kustomize has 1, the chart null"]);
     }
 }

@@ -24,7 +24,8 @@ impl Lines {
         let sinks = read(&workspace.join("docs/sinks.md"))?;
         Ok(Self {
             schema: serde_json::from_str(&schema).context("docs/rstscope.v1.schema.json is not JSON")?,
-            loki: named_after(&sinks, "structured metadata: ").context("docs/sinks.md does not name Loki's metadata")?,
+            loki: named_after(&sinks, "structured metadata: ")
+                .context("docs/sinks.md does not name Loki's metadata")?,
             splunk: named_after(&sinks, "indexed fields: ").context("docs/sinks.md does not name Splunk's fields")?,
         })
     }

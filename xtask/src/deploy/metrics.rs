@@ -40,7 +40,9 @@ impl Metrics {
 
     /// Why a query may not name this metric with these labels.
     pub fn refuse(&self, metric: &str, labels: &[String]) -> Option<String> {
-        let Some(own) = self.0.get(metric) else { return Some(format!("there is no metric {metric} in docs/metrics.md")) };
+        let Some(own) = self.0.get(metric) else {
+            return Some(format!("there is no metric {metric} in docs/metrics.md"));
+        };
         let unknown = labels.iter().find(|label| !own.contains(*label) && !OF_THE_SCRAPE.contains(&label.as_str()))?;
         Some(format!("{metric} has no label {unknown}"))
     }

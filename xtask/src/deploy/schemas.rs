@@ -27,9 +27,7 @@ pub fn check(bench: &Bench, renderings: &[Rendering]) -> Result<Vec<String>> {
     let mut by_version: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
     let mut monitors = BTreeMap::new();
     for Rendering { name, plain, chart, chart_of_oldest } in renderings {
-        for (version, objects) in
-            [(PLAIN_OLDEST, plain), (NEWEST, plain), (NEWEST, chart), (OLDEST, chart_of_oldest)]
-        {
+        for (version, objects) in [(PLAIN_OLDEST, plain), (NEWEST, plain), (NEWEST, chart), (OLDEST, chart_of_oldest)] {
             for object in objects {
                 let place = format!("{name}: {}", object::name(object));
                 if object::kind(object) == POD_MONITOR {
@@ -67,8 +65,10 @@ for place, definition in json.load(open(sys.argv[2])):
 print(json.dumps(wrong))
 ";
 
-fn of_kubernetes(bench: &Bench, version: &str, objects: &BTreeMap<String, String>) -> Result<Vec<String>> {
-    let list: Vec<String> = objects.iter().map(|(object, place)| format!("[{}, {object}]", Value::from(place.as_str()))).collect();
+/// Checks objects, each with its place, against the schemas of a version.
+pub fn of_kubernetes(bench: &Bench, version: &str, objects: &BTreeMap<String, String>) -> Result<Vec<String>> {
+    let list: Vec<String> =
+        objects.iter().map(|(object, place)| format!("[{}, {object}]", Value::from(place.as_str()))).collect();
     let file = bench.scratch.join(format!("objects-{version}.json"));
     write(&file, &format!("[{}]", list.join(",\n")))?;
     let mut command = bench.programs.python();

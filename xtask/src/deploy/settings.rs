@@ -47,9 +47,11 @@ fn check_one(bench: &Bench, objects: &[Value]) -> Result<Vec<String>> {
     let told = variables(container, &mut problems);
     match meaning(bench, configuration, &told)? {
         Err(problem) => problems.push(problem),
-        Ok(shown) => problems.extend(told.keys().filter(|name| !is_taken(name, &shown)).map(|name| {
-            format!("{name} is no setting of `rstscope run`: it is not in `rstscope config show`")
-        })),
+        Ok(shown) => problems.extend(
+            told.keys()
+                .filter(|name| !is_taken(name, &shown))
+                .map(|name| format!("{name} is no setting of `rstscope run`: it is not in `rstscope config show`")),
+        ),
     }
     problems.extend(mounts(container, configuration));
     problems.extend(grace(objects, &told));
@@ -113,7 +115,8 @@ fn mounts(container: &Value, configuration: &str) -> Vec<String> {
 /// Kubernetes must not kill an agent that is still handing on its lines.
 fn grace(objects: &[Value], told: &BTreeMap<String, String>) -> Option<String> {
     let seconds = |text: &String| text.strip_suffix('s')?.parse::<u64>().ok();
-    let given = object::only(objects, "DaemonSet").ok()?.pointer("/spec/template/spec/terminationGracePeriodSeconds")?;
+    let given =
+        object::only(objects, "DaemonSet").ok()?.pointer("/spec/template/spec/terminationGracePeriodSeconds")?;
     match (told.get("RSTSCOPE_GRACE").and_then(seconds), given.as_u64()) {
         (Some(own), Some(given)) if own < given => None,
         _ => Some("--grace is not below terminationGracePeriodSeconds".to_owned()),

@@ -28,7 +28,10 @@ pub fn pack(tree: &Path, folder: &Path, architecture: Architecture, epoch: u64) 
     tar(tree, &layer, epoch)?;
     let content = digest(&layer)?;
     // Without a name and a time in its head.
-    child::run_on_stderr(Command::new("gzip").args(["--no-name", "--best", "--force"]).arg(&layer), "is the disk full?")?;
+    child::run_on_stderr(
+        Command::new("gzip").args(["--no-name", "--best", "--force"]).arg(&layer),
+        "is the disk full?",
+    )?;
     let layer = blobs.take(&folder.join("layer.tar.gz"), "application/vnd.oci.image.layer.v1.tar+gzip")?;
 
     let created = said(Command::new("date").args(["--utc", "--date", &format!("@{epoch}"), "+%FT%TZ"]))?;
@@ -55,8 +58,7 @@ pub fn pack(tree: &Path, folder: &Path, architecture: Architecture, epoch: u64) 
         "annotations": labels,
     });
     let mut manifest = blobs.write(&manifest, "application/vnd.oci.image.manifest.v1+json")?;
-    manifest["annotations"] =
-        json!({ "io.containerd.image.name": name, "org.opencontainers.image.ref.name": version });
+    manifest["annotations"] = json!({ "io.containerd.image.name": name, "org.opencontainers.image.ref.name": version });
     manifest["platform"] = json!({ "architecture": architecture.name(), "os": "linux" });
     let index = json!({
         "schemaVersion": 2,

@@ -84,7 +84,10 @@ pub fn program(workspace: &Path, target_folder: &Path, architecture: Architectur
         command.env(format!("CARGO_TARGET_{}_LINKER", variable.to_uppercase()), compiler);
         command.env(format!("CC_{variable}"), compiler);
     }
-    child::run_on_stderr(&mut command, &format!("see above; `rustup target add {target}` brings Rust's library for it"))?;
+    child::run_on_stderr(
+        &mut command,
+        &format!("see above; `rustup target add {target}` brings Rust's library for it"),
+    )?;
     let program = target_folder.join(target).join("release/rstscope");
     check_static(&program)?;
     Ok(program)
