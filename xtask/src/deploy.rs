@@ -1,12 +1,13 @@
 //! `cargo xtask deploy`: what is in `deploy/`, rendered and held against what it is for.
 //!
-//! Every overlay and the chart's values that stand for it are rendered, alone and with each component. The objects have to be
-//! valid for the oldest and the newest Kubernetes, the same from kustomize and from Helm, and their flags and
+//! Every overlay and the chart's values that stand for it are rendered, alone and with each component. The objects have
+//! to be valid for the oldest and the newest Kubernetes, the same from kustomize and from Helm, and their flags and
 //! configurations such as rstscope itself takes. Alert rules are tested, and queries name only metrics and fields that
 //! there are.
 //!
 //! * [`programs`]: the real programs that render and check.
-//! * [`render`]: overlays, components and the chart; [`quick_starts`]: what the pages say to write; [`object`]: what comes out.
+//! * [`render`]: overlays, components and the chart; [`quick_starts`]: what the pages say to write; [`object`]: what
+//!   comes out.
 //! * [`schemas`], [`equality`], [`settings`]: what is asked of it.
 //! * [`metrics`], [`lines`]: what there is to query; [`queries`]: the parsers; [`dashboards`], [`alerts`]: who queries.
 //! * [`links`]: where alerts and dashboards send people. [`proof`]: that the checks find mistakes.

@@ -1,11 +1,12 @@
-//! `cargo xtask image`: rstscope as a container image, without a container engine, and the same bytes for the same tree.
+//! `cargo xtask image`: rstscope as a container image, without a container engine, and the same bytes for the same
+//! tree.
 //!
-//! One static program and the certificates of public CAs. Static against glibc: since 2.34 that has the resolver built in, so
-//! names are resolved without a library beside the program. `deploy/Containerfile` takes the tree from here, so both ways
-//! put the same into an image.
+//! One static program and the certificates of public CAs. Static against glibc: since 2.34 that has the resolver built
+//! in, so names are resolved without a library beside the program. `deploy/Containerfile` takes the tree from here, so
+//! both ways put the same into an image.
 //!
-//! What could differ between two builds is pinned: `Cargo.lock`, paths are mapped, the linker strips, times are those of the
-//! commit. What stays is the toolchain: another rustc, C compiler or glibc gives other bytes.
+//! What could differ between two builds is pinned: `Cargo.lock`, paths are mapped, the linker strips, times are those
+//! of the commit. What stays is the toolchain: another rustc, C compiler or glibc gives other bytes.
 //!
 //! * [`build`]: the program; [`archive`]: the image around it.
 
@@ -96,7 +97,8 @@ fn lay_out(program: &Path, tree: &Path) -> Result<()> {
         .with_context(|| format!("cannot make {} a program", program.display()))
 }
 
-/// What files of the image are stamped with, in seconds since 1970: SOURCE_DATE_EPOCH, else the time of the commit, else 0.
+/// What files of the image are stamped with, in seconds since 1970: SOURCE_DATE_EPOCH, else the time of the commit,
+/// else 0.
 fn epoch(workspace: &Path) -> Result<u64> {
     if let Ok(text) = env::var("SOURCE_DATE_EPOCH") {
         return text.parse().with_context(|| format!("SOURCE_DATE_EPOCH is {text:?}, not a number of seconds"));

@@ -1,4 +1,5 @@
-//! Alert rules: promtool reads and tests them, every alert is tested, says what it should, and names metrics that there are.
+//! Alert rules: promtool reads and tests them, every alert is tested, says what it should, and names metrics that there
+//! are.
 
 use std::collections::BTreeSet;
 

@@ -1,8 +1,8 @@
 //! Dashboards: their queries are such as the grammars take, and name metrics, labels and keys that there are.
 //!
 //! * Grafana's: every query of a panel or a variable, its variables filled in.
-//! * Splunk's: well-formed, and the keys that searches name. Nothing outside of Splunk parses a search, so a mistake in a
-//!   command is not found here.
+//! * Splunk's: well-formed, and the keys that searches name. Nothing outside of Splunk parses a search, so a mistake in
+//!   a command is not found here.
 
 use std::collections::BTreeSet;
 

@@ -1,7 +1,7 @@
 //! The chart gives the same objects as kustomize, for the values that stand for an overlay and its components.
 //!
-//! Left out of the comparison: the labels that Helm's conventions ask for; the namespace, which a chart cannot make for itself
-//! (docs/kubernetes.md has the two commands for it); the order of lists whose members have names; and how the
+//! Left out of the comparison: the labels that Helm's conventions ask for; the namespace, which a chart cannot make for
+//! itself (docs/kubernetes.md has the two commands for it); the order of lists whose members have names; and how the
 //! configuration is written, of which rstscope itself says what it means.
 
 use std::collections::{BTreeMap, BTreeSet};

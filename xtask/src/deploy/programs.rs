@@ -1,6 +1,7 @@
 //! The real programs that render and check, below the cache.
 //!
-//! * kubectl with its kustomize, and Helm: what a package for AWS Lambda brings, the only one of a registry that has both.
+//! * kubectl with its kustomize, and Helm: what a package for AWS Lambda brings, the only one of a registry that has
+//!   both.
 //! * kubernetes-validate: Kubernetes' own schemas, and a check against them.
 //! * promtool: out of Debian's package of Prometheus, unpacked.
 //! * The grammars of PromQL and LogQL, and the schema of the Prometheus Operator's objects: packages of npm.
@@ -112,8 +113,8 @@ impl Programs {
         self.folder.join("node/queries.mjs")
     }
 
-    /// Its scripts hold its path, so it is not made elsewhere and renamed: the list of packages, written last, says that it
-    /// is whole.
+    /// Its scripts hold its path, so it is not made elsewhere and renamed: the list of packages, written last, says
+    /// that it is whole.
     fn ensure_python(&self) -> Result<()> {
         let what = format!("{SCHEMAS}, and kubectl and Helm of {KUBERNETES}");
         let environment = self.folder.join("python");

@@ -1,7 +1,8 @@
-//! That the checks find mistakes: what each of the foreign programs has to refuse is put before it, one mistake at a time.
+//! That the checks find mistakes: what each of the foreign programs has to refuse is put before it, one mistake at a
+//! time.
 //!
-//! Their releases are pinned, but a grammar whose nodes are called otherwise, or schemas that are not strict, would find nothing
-//! and so pass everything.
+//! Their releases are pinned, but a grammar whose nodes are called otherwise, or schemas that are not strict, would
+//! find nothing and so pass everything.
 
 use std::collections::BTreeMap;
 

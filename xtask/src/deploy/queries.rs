@@ -1,5 +1,5 @@
-//! Queries as the real grammars read them: those of Prometheus' and Grafana's own editors. The Prometheus Operator's objects
-//! are held against its own schema by the same script.
+//! Queries as the real grammars read them: those of Prometheus' and Grafana's own editors. The Prometheus Operator's
+//! objects are held against its own schema by the same script.
 
 use std::{
     io::Write,

@@ -1,7 +1,7 @@
 //! Every object against Kubernetes' own schemas, strictly: a key that does not exist is a mistake.
 //!
-//! What kustomize gives is held against the version in which the least-privilege form's fields came, and the newest; what
-//! the chart gives against the oldest that it is for, and the newest. PodMonitors are held against the Prometheus
+//! What kustomize gives is held against the version in which the least-privilege form's fields came, and the newest;
+//! what the chart gives against the oldest that it is for, and the newest. PodMonitors are held against the Prometheus
 //! Operator's schema.
 
 use std::collections::BTreeMap;

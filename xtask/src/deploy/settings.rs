@@ -1,7 +1,7 @@
 //! What the manifests tell rstscope, held against rstscope itself.
 //!
-//! Flags and variables are given to `rstscope config show`, which prints every setting with where it is from: a flag that does
-//! not exist is not among them, and a value that is not taken is refused.
+//! Flags and variables are given to `rstscope config show`, which prints every setting with where it is from: a flag
+//! that does not exist is not among them, and a value that is not taken is refused.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,14 +30,21 @@ const FILLED_IN: &str = "NODE_NAME";
 
 /// Checks both renderings of every combination.
 pub fn check(bench: &Bench, renderings: &[Rendering]) -> Result<Vec<String>> {
-    let mut problems = BTreeSet::new();
+    // Most mistakes are in the base, and so in every combination.
+    let mut problems: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     for Rendering { name, plain, chart, chart_of_oldest } in renderings {
         for objects in [plain, chart, chart_of_oldest] {
-            let found = check_one(bench, objects)?;
-            problems.extend(found.into_iter().map(|problem| format!("{name}: {problem}")));
+            for problem in check_one(bench, objects)? {
+                problems.entry(problem).or_default().insert(name);
+            }
         }
     }
-    Ok(problems.into_iter().collect())
+    let named = problems.into_iter().map(|(problem, names)| {
+        let more = names.len() - 1;
+        let first = names.first().copied().unwrap_or_default();
+        if more == 0 { format!("{first}: {problem}") } else { format!("{first} and {more} more: {problem}") }
+    });
+    Ok(named.collect())
 }
 
 fn check_one(bench: &Bench, objects: &[Value]) -> Result<Vec<String>> {

@@ -1,5 +1,5 @@
-//! The image as an archive: an OCI image layout, which docker's own format shares, so that podman, docker, containerd and
-//! skopeo all read it.
+//! The image as an archive: an OCI image layout, which docker's own format shares, so that podman, docker, containerd
+//! and skopeo all read it.
 //!
 //! <https://github.com/opencontainers/image-spec/blob/main/image-layout.md>
 

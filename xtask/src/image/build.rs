@@ -67,7 +67,8 @@ pub fn program(workspace: &Path, target_folder: &Path, architecture: Architectur
     forget_outer_cargo(&mut command);
     command
         .args(["build", "--package", "rstscope", "--bin", "rstscope", "--release", "--locked"])
-        // Named even if it is this machine's: only so the flags leave build scripts and macros alone, which are never static.
+        // Named even if it is this machine's: only so the flags leave build scripts and macros alone, which are never
+        // static.
         .args(["--target", target, "--target-dir"])
         .arg(target_folder)
         .current_dir(workspace)
@@ -102,7 +103,8 @@ fn flags(workspace: &Path) -> Result<Vec<String>> {
 /// Some dependencies compile C.
 fn c_flags(workspace: &Path) -> Result<OsString> {
     let flags = mapped(workspace)?.into_iter().map(|(from, to)| format!("-ffile-prefix-map={from}={to}"));
-    // The compiler splits them at blanks, and a folder with one cannot be mapped; what it compiles is in cargo's folder.
+    // The compiler splits them at blanks, and a folder with one cannot be mapped; what it compiles is in cargo's
+    // folder.
     Ok(flags.filter(|flag| !flag.contains(' ')).collect::<Vec<_>>().join(" ").into())
 }
 
