@@ -8,7 +8,7 @@
 //! * [`programs`]: the real programs that render and check.
 //! * [`render`]: overlays, components and the chart; [`quick_starts`]: what the pages say to write; [`object`]: what
 //!   comes out.
-//! * [`schemas`], [`equality`], [`settings`]: what is asked of it.
+//! * [`schemas`], [`equality`], [`settings`], [`rights`]: what is asked of it.
 //! * [`metrics`], [`lines`]: what there is to query; [`queries`]: the parsers; [`dashboards`], [`alerts`]: who queries.
 //! * [`links`]: where alerts and dashboards send people. [`proof`]: that the checks find mistakes.
 
@@ -24,6 +24,7 @@ mod proof;
 mod queries;
 mod quick_starts;
 mod render;
+mod rights;
 mod schemas;
 mod settings;
 
@@ -71,6 +72,7 @@ pub fn perform() -> Result<()> {
         ("schemas of Kubernetes", schemas::check(&bench, &renderings)?),
         ("kustomize and Helm alike", equality::check(&bench, &renderings)?),
         ("flags and configurations", settings::check(&bench, &renderings)?),
+        ("rights", rights::check(&bench, &renderings)?),
         ("chart", render::lint(&bench)?),
         ("alert rules", alerts::check(&bench)?),
         ("dashboards", dashboards::check(&bench)?),
