@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use serde_json::Value;
 
 use super::{Bench, object};
@@ -55,6 +55,26 @@ pub fn all(bench: &Bench) -> Result<Vec<Rendering>> {
         }
     }
     Ok(renderings)
+}
+
+/// The chart with every value set, which no combination does; and the values that were forgotten.
+pub fn every_value(bench: &Bench) -> Result<(Vec<Value>, Vec<String>)> {
+    let (defaults, file) = (chart(bench).join("values.yaml"), chart(bench).join("ci/every-values.yaml"));
+    let values = |file: &Path| Ok::<_, Error>(object::read(&read(file)?)?.into_iter().next().unwrap_or_default());
+    let mut forgotten = Vec::new();
+    missing("", &values(&defaults)?, &values(&file)?, &mut forgotten);
+    Ok((object::read(&helm(bench, NEWEST, &[file])?)?, forgotten))
+}
+
+/// The keys of the defaults that the values do not set.
+fn missing(place: &str, defaults: &Value, values: &Value, found: &mut Vec<String>) {
+    for (key, default) in defaults.as_object().into_iter().flatten() {
+        let place = format!("{place}/{key}");
+        match values.get(key) {
+            None => found.push(format!("ci/every-values.yaml does not set {place}")),
+            Some(value) => missing(&place, default, value, found),
+        }
+    }
 }
 
 /// What Helm itself says of the chart.

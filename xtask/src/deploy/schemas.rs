@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{
     Bench, object,
     queries::{self, Asked},
-    render::{NEWEST, OLDEST, Rendering, write},
+    render::{self, NEWEST, OLDEST, Rendering, write},
 };
 use crate::child;
 
@@ -38,7 +38,15 @@ pub fn check(bench: &Bench, renderings: &[Rendering]) -> Result<Vec<String>> {
             }
         }
     }
-    let mut problems = Vec::new();
+    let (every, mut problems) = render::every_value(bench)?;
+    for object in every {
+        let place = format!("every value: {}", object::name(&object));
+        if object::kind(&object) == POD_MONITOR {
+            monitors.insert(object.to_string(), (place, object));
+        } else {
+            by_version.entry(NEWEST).or_default().insert(object.to_string(), place);
+        }
+    }
     for (version, objects) in &by_version {
         problems.extend(of_kubernetes(bench, version, objects)?);
     }
