@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::vm::{flavour::Flavour, kernels::Kernel};
+use crate::{
+    image::Architecture,
+    vm::{flavour::Flavour, kernels::Kernel},
+};
 
 /// Builds, runs and tests rstscope on a machine with nothing but Rust
 #[derive(Debug, Parser)]
@@ -25,6 +28,7 @@ Examples:
   cargo xtask incidents                     real incidents, played with the real programs
   cargo xtask containers                    real containers of real runtimes, and whom rstscope names
   cargo xtask sinks                         a minute of chaos on the way to each sink, and nothing lost
+  cargo xtask deploy                        manifests, chart, alerts and dashboards, rendered and checked
   cargo xtask install --root /usr/local     rstscope as /usr/local/bin/rstscope
 
 The tools that are set up live in $RSTSCOPE_CACHE, else in $XDG_CACHE_HOME/rstscope, else in ~/.cache/rstscope.";
@@ -39,7 +43,8 @@ pub enum Task {
     /// Build rstscope and run it as root
     #[command(after_help = RUN_EXAMPLES)]
     Run(Run),
-    /// Check everything: format, clippy, docs, unit tests, kernel tests, sinks, other kernels, incidents, containers
+    /// Check everything: format, clippy, docs, unit tests, deployment, kernel tests, sinks, other kernels, incidents,
+    /// containers
     #[command(after_help = TEST_EXAMPLES)]
     Test(Test),
     /// Run the kernel tests on other kernels, which are booted in QEMU without root or KVM
@@ -60,6 +65,11 @@ pub enum Task {
     /// Kill, starve and disturb rstscope on the way to each sink, as root, and check that nothing is lost
     #[command(after_help = SINKS_EXAMPLES)]
     Sinks(Sinks),
+    /// Render manifests and chart in every combination, and check them, the alerts and the dashboards
+    #[command(after_help = DEPLOY_HELP)]
+    Deploy,
+    /// Make a container image, reproducibly and without a container engine, and print where it is
+    Image(Image),
     /// Build rstscope and install it, as `cargo install` does
     Install(Install),
 }
@@ -145,6 +155,8 @@ pub enum Step {
     Doc,
     /// The tests that need no privilege
     Unit,
+    /// Manifests, chart, alerts and dashboards
+    Deploy,
     /// The tests against this machine's kernel, as root
     Kernel,
     /// A minute of chaos on the way to each sink, as root
@@ -165,6 +177,7 @@ impl Step {
             Self::Clippy => "clippy",
             Self::Doc => "doc",
             Self::Unit => "unit",
+            Self::Deploy => "deploy",
             Self::Kernel => "kernel",
             Self::Sinks => "sinks",
             Self::Vm => "vm",
@@ -315,6 +328,24 @@ pub struct Sinks {
     /// For the test program: a part of a trial's name, or its own options
     #[arg(last = true, value_name = "FILTER")]
     pub filter: Vec<String>,
+}
+
+const DEPLOY_HELP: &str = "\
+kubectl, helm, promtool and the parsers of queries are installed into the cache with pip, apt and npm; nothing of them
+is seen by the system. What was rendered stays in target/deploy.";
+
+/// Options of `cargo xtask image`.
+#[derive(Debug, Args)]
+pub struct Image {
+    /// What it is for, by default this machine; for another one its C compiler and Rust's library have to be there
+    #[arg(long, value_enum)]
+    pub arch: Option<Architecture>,
+    /// Build twice, the second time a copy of the tree in another folder, and compare
+    #[arg(long)]
+    pub reproduce: bool,
+    /// Only lay out the files of the image in this folder, for a container engine to take
+    #[arg(long, value_name = "DIR")]
+    pub tree: Option<PathBuf>,
 }
 
 /// Options of `cargo xtask install`.

@@ -2,9 +2,10 @@
 //!
 //! * [`ebpf`]: which tools the kernel side takes and how it is built; shared with `agent/build.rs`.
 //! * [`setup`]: installs those tools where they are missing.
-//! * [`build`], [`run`], [`install`], [`mod@test`], [`vm`]: one sub-command each.
+//! * [`build`], [`run`], [`install`], [`image`], [`mod@test`], [`vm`]: one sub-command each.
 //! * [`incidents`]: real incidents, played with the real programs; [`containers`]: real containers of real runtimes;
 //!   [`sinks`]: chaos on the way to the sinks.
+//! * [`deploy`]: manifests, chart, alerts and dashboards, held against what they are for.
 //! * [`cargo`], [`child`]: how cargo, and any other program, is called.
 
 mod build;
@@ -12,8 +13,10 @@ mod cargo;
 mod child;
 mod cli;
 mod containers;
+mod deploy;
 #[expect(dead_code, reason = "where the object ends up is of interest to the build script only")]
 mod ebpf;
+mod image;
 mod incidents;
 mod install;
 mod run;
@@ -53,6 +56,8 @@ fn perform(task: Task) -> Result<()> {
         Task::Containers(options) => containers::perform(&options),
         Task::ContainerPart(part) => containers::play_part(part),
         Task::Sinks(options) => sinks::perform(&options),
+        Task::Deploy => deploy::perform(),
+        Task::Image(options) => image::perform(&options),
         Task::Install(options) => install::perform(&options),
     }
 }

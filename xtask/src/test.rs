@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use crate::{
     cargo, child,
     cli::{Containers, Incidents, Sinks, Step, Test, Vm},
-    containers,
+    containers, deploy,
     ebpf::{ObjectBuild, TARGET_FOLDER, Tools},
     incidents,
     setup::{self, Scope},
@@ -56,6 +56,7 @@ fn check(step: Step, options: &Test, tools: &Tools) -> Result<()> {
         Step::Clippy => clippy(tools),
         Step::Doc => documentation(),
         Step::Unit => unit_tests(&options.filter),
+        Step::Deploy => deploy::perform(),
         Step::Kernel => kernel_tests(options),
         Step::Sinks => sinks::perform(&Sinks { release: options.release, ..Sinks::default() }),
         Step::Vm => vm::perform(&Vm { release: options.release, filter: options.filter.clone(), ..Vm::default() }),

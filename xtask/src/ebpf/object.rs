@@ -77,8 +77,8 @@ impl ObjectBuild<'_> {
         format!("CARGO_TARGET_{}_LINKER", self.target().replace('-', "_").to_uppercase())
     }
 
-    fn flags(&self) -> [String; 4] {
-        [
+    fn flags(&self) -> Vec<String> {
+        let mut flags = vec![
             // What LLVM 22 takes for "generic" too, said aloud so that another LLVM does not change it. Kernel 5.10
             // knows all of v3 but atomics that return the old value, which came with 5.12.
             "-Ctarget-cpu=v3".to_owned(),
@@ -86,7 +86,16 @@ impl ObjectBuild<'_> {
             "-Cdebuginfo=2".to_owned(),
             "-Clink-arg=--btf".to_owned(),
             format!("--cfg=bpf_target_arch=\"{}\"", self.architecture),
-        ]
+        ];
+        // BTF names the source of every line: without this a checkout elsewhere would give another object.
+        let folders = [
+            (Some(self.workspace.to_owned()), "/rstscope"),
+            (cargo_home(), "/cargo"),
+            (Some(self.tools.rustc.sysroot.clone()), "/rust"),
+        ];
+        let mapped = folders.into_iter().filter_map(|(folder, name)| Some((folder?, name)));
+        flags.extend(mapped.map(|(folder, name)| format!("--remap-path-prefix={}={name}", folder.display())));
+        flags
     }
 
     /// bpf-linker was told where its LLVM is when it was built, but that may have been another toolchain with the same
@@ -99,4 +108,10 @@ impl ObjectBuild<'_> {
         }
         path
     }
+}
+
+/// Where cargo keeps the sources of dependencies.
+fn cargo_home() -> Option<PathBuf> {
+    let set = |name: &str| env::var_os(name).map(PathBuf::from);
+    set("CARGO_HOME").or_else(|| Some(set("HOME")?.join(".cargo")))
 }

@@ -73,3 +73,12 @@ fn blocked_ingestion_is_no_success() {
         Answer { status: reqwest::StatusCode::from_u16(260).unwrap(), headers: Default::default(), body: vec![] };
     assert!(matches!(Loki::new(&settings()).unwrap().judge(&answer), Verdict::Retry(..)));
 }
+
+/// Dashboards are checked against the page.
+#[test]
+fn the_page_names_what_is_sent_as_structured_metadata() {
+    let page = include_str!("../../../../docs/sinks.md");
+    let (_, rest) = page.split_once("structured metadata: ").unwrap();
+    let named: Vec<&str> = rest.split("\n\n").next().unwrap().split('`').skip(1).step_by(2).collect();
+    assert_eq!(named, METADATA.map(|(name, _)| name));
+}

@@ -72,3 +72,12 @@ fn a_channel_is_a_random_uuid() {
     assert_eq!(&one[14..15], "4");
     assert!("89ab".contains(&one[19..20]), "{one}");
 }
+
+/// Dashboards are checked against the page.
+#[test]
+fn the_page_names_the_indexed_fields() {
+    let page = include_str!("../../../../docs/sinks.md");
+    let (_, rest) = page.split_once("indexed fields: ").unwrap();
+    let named: Vec<&str> = rest.split("\n\n").next().unwrap().split('`').skip(1).step_by(2).collect();
+    assert_eq!(named, FIELDS.map(|(name, _)| name));
+}

@@ -1,0 +1,169 @@
+//! The program of the image: static, stripped, and without a trace of where it was built.
+
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Error, Result, bail};
+use clap::ValueEnum;
+
+use super::{cargo_home, text};
+use crate::{
+    cargo, child,
+    ebpf::{Tools, forget_outer_cargo},
+};
+
+/// What the image is for, in the words of images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Architecture {
+    /// x86-64.
+    Amd64,
+    /// AArch64.
+    Arm64,
+}
+
+impl Architecture {
+    /// That of this machine.
+    pub fn of_this_machine() -> Result<Self> {
+        match std::env::consts::ARCH {
+            "x86_64" => Ok(Self::Amd64),
+            "aarch64" => Ok(Self::Arm64),
+            other => bail!("there is no image for {other}"),
+        }
+    }
+
+    /// In the words of images.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+
+    /// In Rust's words.
+    const fn target(self) -> &'static str {
+        match self {
+            Self::Amd64 => "x86_64-unknown-linux-gnu",
+            Self::Arm64 => "aarch64-unknown-linux-gnu",
+        }
+    }
+
+    /// The C compiler and linker of Debian's packages for another machine.
+    const fn cross_compiler(self) -> &'static str {
+        match self {
+            Self::Amd64 => "x86_64-linux-gnu-gcc",
+            Self::Arm64 => "aarch64-linux-gnu-gcc",
+        }
+    }
+}
+
+/// Builds the program of a workspace.
+pub fn program(workspace: &Path, target_folder: &Path, architecture: Architecture, epoch: u64) -> Result<PathBuf> {
+    let target = architecture.target();
+    let mut command = Command::new(cargo::program());
+    forget_outer_cargo(&mut command);
+    command
+        .args(["build", "--package", "rstscope", "--bin", "rstscope", "--release", "--locked"])
+        // Named even if it is this machine's: only so the flags leave build scripts and macros alone, which are never
+        // static.
+        .args(["--target", target, "--target-dir"])
+        .arg(target_folder)
+        .current_dir(workspace)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags(workspace)?.join("\x1f"))
+        .env("CFLAGS", c_flags(workspace)?)
+        .env("CARGO_INCREMENTAL", "0")
+        .env("SOURCE_DATE_EPOCH", epoch.to_string());
+    if architecture != Architecture::of_this_machine()? {
+        let compiler = architecture.cross_compiler();
+        if child::find(compiler).is_none() {
+            bail!("there is no {compiler} here: install Debian's package gcc-{}", compiler.trim_end_matches("-gcc"));
+        }
+        let variable = target.replace('-', "_");
+        command.env(format!("CARGO_TARGET_{}_LINKER", variable.to_uppercase()), compiler);
+        command.env(format!("CC_{variable}"), compiler);
+    }
+    child::run_on_stderr(
+        &mut command,
+        &format!("see above; `rustup target add {target}` brings Rust's library for it"),
+    )?;
+    let program = target_folder.join(target).join("release/rstscope");
+    check_static(&program)?;
+    Ok(program)
+}
+
+fn flags(workspace: &Path) -> Result<Vec<String>> {
+    let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned(), "-Cstrip=symbols".to_owned()];
+    flags.extend(mapped(workspace)?.into_iter().map(|(from, to)| format!("--remap-path-prefix={from}={to}")));
+    Ok(flags)
+}
+
+/// Some dependencies compile C.
+fn c_flags(workspace: &Path) -> Result<OsString> {
+    let flags = mapped(workspace)?.into_iter().map(|(from, to)| format!("-ffile-prefix-map={from}={to}"));
+    // The compiler splits them at blanks, and a folder with one cannot be mapped; what it compiles is in cargo's
+    // folder.
+    Ok(flags.filter(|flag| !flag.contains(' ')).collect::<Vec<_>>().join(" ").into())
+}
+
+/// Folders of this machine, and what stands in the program in their place.
+fn mapped(workspace: &Path) -> Result<[(String, &'static str); 3]> {
+    let sysroot = Tools::find().map_err(Error::msg)?.rustc.sysroot;
+    Ok([
+        (text(workspace)?.to_owned(), "/rstscope"),
+        (text(&cargo_home()?)?.to_owned(), "/cargo"),
+        (text(&sysroot)?.to_owned(), "/rust"),
+    ])
+}
+
+/// A program without an interpreter needs no library beside it.
+fn check_static(program: &Path) -> Result<()> {
+    let content = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+    match has_interpreter(&content) {
+        Some(false) => Ok(()),
+        Some(true) => bail!("{} is not static: it asks for an interpreter", program.display()),
+        None => bail!("{} is no ELF program of 64 bits", program.display()),
+    }
+}
+
+/// Whether a program header is PT_INTERP (ELF-64, little-endian).
+fn has_interpreter(elf: &[u8]) -> Option<bool> {
+    const PT_INTERP: u64 = 3;
+    let number = |at: usize, bytes: usize| {
+        let field = elf.get(at..at + bytes)?;
+        Some(field.iter().rev().fold(0_u64, |number, byte| number << 8 | u64::from(*byte)))
+    };
+    if elf.get(..6)? != b"\x7fELF\x02\x01" {
+        return None;
+    }
+    let (first, size, count) = (number(32, 8)?, number(54, 2)?, number(56, 2)?);
+    for index in 0..count {
+        let at = usize::try_from(first + index * size).ok()?;
+        if number(at, 4)? == PT_INTERP {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_program_asks_for_an_interpreter() {
+        let own = fs::read(std::env::current_exe().unwrap()).unwrap();
+        assert_eq!(has_interpreter(&own), Some(!cfg!(target_feature = "crt-static")));
+        assert_eq!(has_interpreter(b"#!/bin/sh"), None);
+        assert_eq!(has_interpreter(&own[..70]), None);
+    }
+
+    #[test]
+    fn architectures_have_the_words_of_images() {
+        for architecture in Architecture::value_variants() {
+            assert_eq!(Architecture::from_str(architecture.name(), false), Ok(*architecture));
+        }
+    }
+}
