@@ -140,7 +140,7 @@ pub struct RunFlags {
     /// After SIGTERM, how long sinks may take to hand on what they have; Kubernetes kills after 30s
     #[arg(long, value_name = "TIME", default_value = "25s", value_parser = time)]
     pub grace: Duration,
-    /// Answer /metrics, /livez and /readyz there, as [::]:9464 or 127.0.0.1:9464; by default nowhere
+    /// Answer /metrics, /livez and /readyz there, as `[::]:9464` or `127.0.0.1:9464`; by default nowhere
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
     /// Metrics tell so many pairs of workloads apart; the rest goes by the name `other`

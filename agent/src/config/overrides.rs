@@ -233,7 +233,7 @@ fn set_by_flag(key: &Key, sink: &str, given: &str, text: &str) -> Option<Result<
     let no_secret = || {
         let variable = format!("{PREFIX}{}_{}", capitals(sink), capitals(given));
         Some(Err(Wrong(format!(
-            "a secret does not stand on the command line: give its file as {given}.file, or set {variable}"
+            "a secret does not stand on the command line: give its file as {sink}.{given}.file=PATH, or set {variable}"
         ))))
     };
     let named = rest.strip_prefix('.').filter(|name| !name.is_empty());

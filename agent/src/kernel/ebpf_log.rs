@@ -28,7 +28,8 @@ pub fn listen(ebpf: &mut Ebpf) -> Result<()> {
         return Ok(());
     }
     let logger = EbpfLogger::init_with_logger(ebpf, OwnLog).context("opening the log of the eBPF programs")?;
-    let mut logger = AsyncFd::new(logger).context("watching the log of the eBPF programs")?;
+    // SAFETY: the logger owns its ring buffer's descriptor and always returns that same one until it is dropped.
+    let mut logger = unsafe { AsyncFd::register(logger) }.context("watching the log of the eBPF programs")?;
     tokio::spawn(async move {
         // An error means that the runtime is ending.
         while let Ok(mut ready) = logger.readable_mut().await {

@@ -1,5 +1,5 @@
 //! What the agent may do once it has attached: which of its capabilities it keeps, and why. The rest every thread gives up,
-//! for good ([`threads`]).
+//! for good (`threads`).
 //!
 //! Loading and attaching take CAP_BPF and CAP_PERFMON. What follows takes no right where a descriptor is open already: the
 //! ring buffer is memory, programs run by themselves, and to close a link is to detach. Only tables are read by bpf(2), of

@@ -94,7 +94,7 @@ fn scraped(bench: &Bench, folder: &Path, agent: SocketAddr) -> Result<Vec<String
         ),
     )?;
     // Bound to this process, so that it ends with it.
-    let mut command = bench.programs.prometheus(|program| bound_to_us(program))?;
+    let mut command = bench.programs.prometheus(bound_to_us)?;
     command.arg(format!("--config.file={}", configuration.display()));
     command.arg(format!("--storage.tsdb.path={}", folder.join("tsdb").display()));
     command.arg(format!("--web.listen-address={address}"));
