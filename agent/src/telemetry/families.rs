@@ -192,7 +192,9 @@ mod tests {
     #[test]
     fn the_page_has_every_metric_and_no_other() {
         let page = include_str!("../../../docs/metrics.md");
-        let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+        let is_row =
+            |line: &&str| line.starts_with("| `") && (line.contains(" counter |") || line.contains(" gauge |"));
+        let rows: Vec<&str> = page.lines().filter(is_row).collect();
         let table: Vec<String> = Family::ALL.iter().map(|family| row(*family)).collect();
         assert_eq!(rows, table, "the table for docs/metrics.md:\n{}", table.join("\n"));
     }
