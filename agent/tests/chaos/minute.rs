@@ -77,8 +77,6 @@ fn acts() -> Vec<Act> {
 /// How long the server is in one kind of trouble, and well in between.
 const TROUBLE: Duration = Duration::from_secs(2);
 const WELL: Duration = Duration::from_millis(500);
-/// In this time more lines come than a memory of 1 MiB holds.
-const MEMORY_FULL: Duration = Duration::from_secs(9);
 
 struct Play<'a, R: Rules> {
     agent: Option<Process>,
@@ -140,9 +138,9 @@ impl<R: Rules> Play<'_, R> {
             Act::FillEverything => {
                 server.set_trouble(Trouble::status(503));
                 self.disk.fill();
-                sleep(MEMORY_FULL);
+                self.await_loss();
                 self.disk.free();
-                server.set_trouble(Trouble::None);
+                self.minute.server.set_trouble(Trouble::None);
                 // A loss is told within a second or so; a kill before that would cost the word as well.
                 sleep(2 * TROUBLE);
             }
@@ -173,8 +171,18 @@ impl<R: Rules> Play<'_, R> {
         self.await_arrivals();
         println!("{name}: {resets} resets made, {} agents started", self.ledger.told.starts());
         self.ledger.balance(name, &self.minute.server.with(|rules| rules.ids()));
-        assert!(self.ledger.told.lost() > 0, "{name}: the memory did not fill up: {said}");
         self.minute.server.with(|rules| assert_eq!(rules.broken(), Vec::<String>::new(), "{name}"));
+    }
+
+    /// Waits until more lines came than a memory of 1 MiB holds, and some beyond.
+    fn await_loss(&mut self) {
+        let (began, before) = (Instant::now(), self.ledger.told.lost());
+        while self.ledger.told.lost() == before {
+            assert!(began.elapsed() < PATIENCE, "{}: the memory does not fill up", self.minute.name);
+            sleep(Duration::from_millis(100));
+            self.ledger.told.read();
+        }
+        sleep(TROUBLE);
     }
 
     /// Waits until everything has arrived, or long enough.
