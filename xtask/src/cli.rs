@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    image::Architecture,
+    image::architecture::Architecture,
     vm::{flavour::Flavour, kernels::Kernel},
 };
 

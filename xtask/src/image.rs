@@ -8,8 +8,9 @@
 //! What could differ between two builds is pinned: `Cargo.lock`, paths are mapped, the linker strips, times are those
 //! of the commit. What stays is the toolchain: another rustc, C compiler or glibc gives other bytes.
 //!
-//! * [`build`]: the program; [`archive`]: the image around it.
+//! * [`build`]: the program, for an [`architecture`]; [`archive`]: the image around it.
 
+pub mod architecture;
 mod archive;
 mod build;
 
@@ -27,7 +28,7 @@ use crate::{
     cli::Image,
     setup::{self, Scope},
 };
-pub use build::Architecture;
+use architecture::Architecture;
 
 /// The certificates of public CAs, as Debian's ca-certificates keeps them and rustls looks for them.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";

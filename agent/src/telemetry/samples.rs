@@ -17,6 +17,22 @@ use crate::{
     sinks::outputs::{self, Outputs},
 };
 
+/// Why something is lost before the sinks, as `lost` lines say it.
+const LOST_BEFORE_SINKS: [&str; 9] = [
+    "ring_buffer_full",
+    "connection_table_full",
+    "closed_table_failed",
+    "kernel_read_fault",
+    "program_skipped_by_kernel",
+    "closed_connection_forgotten",
+    "queue_full",
+    "record_malformed",
+    "backend_not_asked",
+];
+/// Why a sink loses something.
+const LOST_BY_SINKS: [&str; 6] =
+    ["sink_queue_full", "sink_rejected", "sink_write_failed", "spool_full", "spool_damaged", "spool_unwritable"];
+
 /// A value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value {
@@ -84,10 +100,15 @@ impl Collector {
         for ((named, by), count) in &counts.names {
             self.add(Family::Attributions, [named.name(), by], Value::Count(*count));
         }
-        for (cause, count) in &counts.lost {
-            self.add(Family::Lost, [cause, ""], Value::Count(*count));
+        // From 0 on, also what has not happened: `increase()` does not see the first value of a series.
+        let mut lost: BTreeMap<(String, &str), u64> =
+            LOST_BEFORE_SINKS.iter().map(|cause| ((String::new(), *cause), 0)).collect();
+        for (sink, _) in sources.outputs.figures() {
+            lost.extend(LOST_BY_SINKS.iter().map(|cause| ((sink.clone(), *cause), 0)));
         }
-        for ((sink, cause), count) in &sources.outputs.lost() {
+        lost.extend(counts.lost.iter().map(|(cause, count)| ((String::new(), *cause), *count)));
+        lost.extend(sources.outputs.lost());
+        for ((sink, cause), count) in &lost {
             self.add(Family::Lost, [cause, sink], Value::Count(*count));
         }
     }
@@ -170,5 +191,32 @@ impl Collector {
         if let Some(most) = process.most_files {
             self.add(Family::MostFiles, [], Value::Count(most));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::sinks::{filter::Filter, outputs::Output};
+
+    #[test]
+    fn every_cause_of_a_loss_is_counted_from_0_on() {
+        let schema: serde_json::Value =
+            serde_json::from_str(include_str!("../../../docs/rstscope.v1.schema.json")).unwrap();
+        let causes = schema["oneOf"].as_array().unwrap().iter();
+        let causes = causes.filter_map(|line| line["properties"]["lost"]["properties"]["cause"]["enum"].as_array());
+        let known: BTreeSet<&str> = causes.flatten().filter_map(|cause| cause.as_str()).collect();
+        let listed: BTreeSet<&str> = LOST_BEFORE_SINKS.into_iter().chain(LOST_BY_SINKS).collect();
+        assert_eq!(listed, known);
+
+        let sources = Sources::default();
+        let (output, _lines, account) = Output::new("central", Filter::default());
+        sources.outputs.put(output);
+        account.lose("sink_rejected", 2);
+        let lost = &sources.collect()[&Family::Lost];
+        assert_eq!(lost.len(), listed.len());
+        assert!(lost.iter().all(|(_, value)| *value == Value::Count(0)), "told later, with its line: {lost:?}");
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::{Architecture, PROGRAM, said};
+use super::{PROGRAM, architecture::Architecture, said};
 use crate::child;
 
 /// Packs the tree, and returns the archive.

@@ -29,23 +29,26 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Cli {
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
-/// The command line, where every flag of `run` has a variable of the environment.
+/// The command line, where every flag of `run` has a variable of the environment. Those of `doctor` have the same, so that in
+/// the place of a `run` that is set by them it examines what that does.
 #[must_use]
 pub fn command() -> Parser {
-    Cli::command().mut_subcommand("run", |run| {
-        run.mut_args(|flag| {
-            if flag.get_id() == SINK {
-                return flag;
-            }
-            let flag = if matches!(flag.get_action(), ArgAction::Append) { flag.value_delimiter(',') } else { flag };
-            let has_none = flag.get_env().is_none() && flag.get_long().is_some();
-            if has_none && !matches!(flag.get_id().as_str(), "help" | "version") {
-                let name = variable(flag.get_id().as_str());
-                flag.env(name).hide_env_values(true)
-            } else {
-                flag
-            }
-        })
+    Cli::command().mut_subcommand("run", with_variables).mut_subcommand("doctor", with_variables)
+}
+
+fn with_variables(command: Parser) -> Parser {
+    command.mut_args(|flag| {
+        if flag.get_id() == SINK {
+            return flag;
+        }
+        let flag = if matches!(flag.get_action(), ArgAction::Append) { flag.value_delimiter(',') } else { flag };
+        let has_none = flag.get_env().is_none() && flag.get_long().is_some();
+        if has_none && !matches!(flag.get_id().as_str(), "help" | "version" | "json") {
+            let name = variable(flag.get_id().as_str());
+            flag.env(name).hide_env_values(true)
+        } else {
+            flag
+        }
     })
 }
 
@@ -255,6 +258,18 @@ mod tests {
         }
         assert!(count > 15, "{count}");
         parser.debug_assert();
+    }
+
+    #[test]
+    fn doctor_has_the_variables_of_run() {
+        let parser = command();
+        let variables = |name: &str| {
+            let flags = parser.find_subcommand(name).unwrap().get_arguments();
+            flags.filter_map(|flag| Some((flag.get_id().to_string(), flag.get_env()?.to_owned()))).collect::<Vec<_>>()
+        };
+        let (run, doctor) = (variables("run"), variables("doctor"));
+        assert!(doctor.iter().any(|(flag, _)| flag == "no_conntrack"), "{doctor:?}");
+        assert!(doctor.iter().all(|variable| run.contains(variable)), "{doctor:?}");
     }
 
     #[test]
