@@ -44,7 +44,7 @@ pub struct Kept {
 pub const USES: [(CapabilitySet, &str); 2] = [
     (
         CapabilitySet::SYS_PTRACE,
-        "the executables of other users' processes are not named, nor in a container of its own the host's cgroups \
+        "the executables of processes with other rights are not named, nor in a container of its own the host's cgroups \
          without a mount of them",
     ),
     (

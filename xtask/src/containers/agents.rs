@@ -24,6 +24,12 @@ pub enum Place {
 }
 
 impl Place {
+    /// Whether it may read `/proc/PID/exe`. Without CAP_SYS_PTRACE that would take all the rights that the process has
+    /// (`cap_ptrace_access_check()`), and once it has attached an agent has but few.
+    pub fn reads_executables(self) -> bool {
+        matches!(self, Self::Host | Self::Pid1)
+    }
+
     /// The program to start as the agent.
     pub fn program(self, rstscope: &Path, folder: &Path) -> Result<PathBuf> {
         let (dropped, host_mount) = match self {

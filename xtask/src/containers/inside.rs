@@ -119,7 +119,11 @@ fn name(
         }
         let line = agent.reset("sent", PORT, port)?;
         drop(TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).context("cannot end the server")?);
-        verdict.is(&line, "/local/process/exe", image::PROGRAM);
+        if case.agent.reads_executables() {
+            verdict.is(&line, "/local/process/exe", image::PROGRAM);
+        } else {
+            verdict.absent(&line, "/local/process/exe");
+        }
         verdict.is(&line, "/tcp/unread_bytes", REQUEST.len() - 1);
         line
     };
