@@ -115,8 +115,10 @@ impl Runner<'_> {
     /// Runs five guests at a time on two CPUs, because tests sleep for two thirds of their time, and beside them those
     /// that only wait. The results have the order of the jobs.
     pub fn run_all<'a>(&self, jobs: &'a [Job<'a>]) -> Result<Vec<(&'a Job<'a>, Outcome)>> {
-        let (waiting, busy): (Vec<_>, Vec<_>) =
+        let (waiting, mut busy): (Vec<_>, Vec<_>) =
             jobs.iter().enumerate().partition(|(_, job)| job.tests == Tests::AfterBoot);
+        // The longest first, so that none of them has the machine to itself in the end.
+        busy.sort_by_key(|(_, job)| job.tests != Tests::Usual(Flavour::Auto));
         let workers = (thread::available_parallelism().map_or(1, usize::from) * 5).div_ceil(2).min(busy.len());
         let queue = Mutex::new(busy.into_iter());
         let results = Mutex::new(Vec::new());
