@@ -100,10 +100,13 @@ pub struct Connection {
     pub owner: Task,
     /// Who closed it, where a task did.
     pub closer: Task,
-    /// Jiffies since the last data received, at the first FIN.
-    pub fin_idle_rx: u32,
-    /// Jiffies since the last data sent, at the first FIN.
-    pub fin_idle_tx: u32,
+    /// The tick counter at the first FIN.
+    pub fin_jiffies: u32,
+    /// [`SocketFacts::received_stamp`] at the first FIN. Raw, so that whether anything came after it is told by the stamps
+    /// alone: on a machine that was stopped for a while (its host was busy) the tick counter lags behind every clock.
+    pub fin_received_stamp: u32,
+    /// [`SocketFacts::sent_stamp`] at the first FIN.
+    pub fin_sent_stamp: u32,
     /// `task_struct.exit_code` of an exiting closer: the low seven bits are the signal.
     pub exit_code: u32,
     /// SYNs sent again before it was established.
@@ -121,7 +124,7 @@ pub struct Connection {
     /// Whether the owner's cgroup lies under the one the user asked for: 0 not tested, 1 no, 2 yes.
     pub owner_in_cgroup: u8,
     /// Explicit padding, 0.
-    pub padding: [u8; 2],
+    pub padding: [u8; 6],
 }
 
 impl Connection {
@@ -133,8 +136,9 @@ impl Connection {
         owner_leader: 0,
         owner: Task::NOBODY,
         closer: Task::NOBODY,
-        fin_idle_rx: 0,
-        fin_idle_tx: 0,
+        fin_jiffies: 0,
+        fin_received_stamp: 0,
+        fin_sent_stamp: 0,
         exit_code: 0,
         syn_retransmits: 0,
         role: role::UNKNOWN,
@@ -143,7 +147,7 @@ impl Connection {
         last_state: 0,
         flags: 0,
         owner_in_cgroup: 0,
-        padding: [0; 2],
+        padding: [0; 6],
     };
 }
 
@@ -334,7 +338,7 @@ mod tests {
     fn records_have_no_padding() {
         assert_eq!(size_of::<Tuple>(), 2 * 16 + 2 * 2 + 4);
         assert_eq!(size_of::<Task>(), 2 * 4 + 2 * 8 + 16);
-        assert_eq!(size_of::<Connection>(), 4 * 8 + 2 * size_of::<Task>() + 4 * 4 + 6 + 2);
+        assert_eq!(size_of::<Connection>(), 4 * 8 + 2 * size_of::<Task>() + 5 * 4 + 6 + 6);
         assert_eq!(size_of::<SocketFacts>(), 6 * 8 + 21 * 4 + 4);
         assert_eq!(size_of::<Failure>(), 8 + 2 * 4);
         assert_eq!(

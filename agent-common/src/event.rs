@@ -89,9 +89,10 @@ pub struct Event {
     pub monotonic_ns: u64,
     /// Address of the socket: an identity, never shown. 0: none.
     pub sk: u64,
-    /// When the connection closed, CLOCK_BOOTTIME, with [`flag::CLOSED`].
+    /// When the connection closed, CLOCK_BOOTTIME, with [`flag::CLOSED`]; of a reset that its closing
+    /// sent too, if that was seen.
     pub closed_ns: u64,
-    /// The same on CLOCK_MONOTONIC.
+    /// The same on CLOCK_MONOTONIC, with [`flag::CLOSED`].
     pub closed_monotonic_ns: u64,
     /// The low 32 bits of jiffies at the event.
     pub jiffies: u32,

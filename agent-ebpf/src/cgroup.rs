@@ -2,7 +2,7 @@
 
 use agent_common::{connection::SocketCgroups, layout::Member};
 
-use crate::kernel::{Kernel, address, field, has};
+use crate::kernel::{Kernel, field, has};
 
 /// Address of the `struct cgroup` of whoever created the socket; for an accepted socket, the *listener's* creator
 /// (`cgroup_sk_clone` copies it).
@@ -53,10 +53,10 @@ fn ancestor<K: Kernel>(kernel: &K, cgroup: u64, level: u64) -> u64 {
         return 0;
     }
     if has(kernel, Member::CgroupAncestors) {
-        let ancestor: u64 = kernel.read(address(kernel, cgroup, Member::CgroupAncestors) + level * 8);
+        let ancestor: u64 = kernel.read(cgroup, kernel.location(Member::CgroupAncestors).byte() + level * 8);
         id(kernel, ancestor)
     } else if has(kernel, Member::CgroupAncestorIds) {
-        kernel.read(address(kernel, cgroup, Member::CgroupAncestorIds) + level * 8)
+        kernel.read(cgroup, kernel.location(Member::CgroupAncestorIds).byte() + level * 8)
     } else {
         0
     }

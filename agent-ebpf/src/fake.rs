@@ -365,10 +365,17 @@ impl Kernel for Fake {
         &self.settings
     }
 
-    fn read<T: Plain>(&self, address: u64) -> T {
+    fn location(&self, member: Member) -> Location {
+        self.settings.locations[member as usize]
+    }
+
+    fn read<T: Plain>(&self, base: u64, offset: u64) -> T {
         let mut value = T::default();
+        if base == 0 {
+            return value;
+        }
         let bytes = (&raw mut value).cast::<u8>();
-        for (index, address) in (address..).take(size_of::<T>()).enumerate() {
+        for (index, address) in (base + offset..).take(size_of::<T>()).enumerate() {
             let Some(byte) = self.memory.get(&address) else {
                 self.count(Counter::ReadFault);
                 return T::default();

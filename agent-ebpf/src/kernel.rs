@@ -32,9 +32,12 @@ unsafe impl Plain for [u8; 16] {}
 pub trait Kernel {
     /// The agent's settings.
     fn settings(&self) -> &Settings;
+    /// Where `member` lies.
+    fn location(&self, member: Member) -> Location;
 
-    /// Reads memory. What cannot be read is 0 and counted as [`Counter::ReadFault`].
-    fn read<T: Plain>(&self, address: u64) -> T;
+    /// Reads memory, `offset` bytes into what begins at `base`. What cannot be read is 0 and counted as
+    /// [`Counter::ReadFault`], unless `base` is 0.
+    fn read<T: Plain>(&self, base: u64, offset: u64) -> T;
 
     /// Nanoseconds of CLOCK_BOOTTIME.
     fn boot_ns(&self) -> u64;
@@ -97,36 +100,23 @@ pub trait Kernel {
     fn counted(&self, counter: Counter) -> u64;
 }
 
-/// Where `member` lies.
-#[inline(always)]
-pub fn location<K: Kernel>(kernel: &K, member: Member) -> Location {
-    kernel.settings().locations[member as usize]
-}
-
 /// Whether the running kernel has `member`.
 #[inline(always)]
 pub fn has<K: Kernel>(kernel: &K, member: Member) -> bool {
-    location(kernel, member).is_present()
-}
-
-/// Address of `member` in the structure at `base`; 0 if there is no such member or no structure.
-#[inline(always)]
-pub fn address<K: Kernel>(kernel: &K, base: u64, member: Member) -> u64 {
-    let location = location(kernel, member);
-    if base == 0 || !location.is_present() { 0 } else { base + location.byte() }
+    kernel.location(member).is_present()
 }
 
 /// Reads `member` of the structure at `base`; 0 if there is no such member or no structure.
 #[inline(always)]
 pub fn field<K: Kernel, T: Plain>(kernel: &K, base: u64, member: Member) -> T {
-    let address = address(kernel, base, member);
-    if address == 0 { T::default() } else { kernel.read(address) }
+    let location = kernel.location(member);
+    if location.is_present() { kernel.read(base, location.byte()) } else { T::default() }
 }
 
 /// Reads a bit-field of at most eight bits that does not cross a byte.
 #[inline(always)]
 pub fn bits<K: Kernel>(kernel: &K, base: u64, member: Member) -> u8 {
-    let location = location(kernel, member);
+    let location = kernel.location(member);
     let byte: u8 = field(kernel, base, member);
     let width = location.width();
     if width == 0 || width >= 8 { byte } else { (byte >> location.shift()) & ((1 << width) - 1) }

@@ -145,11 +145,11 @@ fn established<K: Kernel>(kernel: &K, sk: u64, old: u8) {
 fn fin<K: Kernel>(kernel: &K, sk: u64, by: u8) {
     let Some(connection) = follow(kernel, sk) else { return };
     if connection.first_fin == first_fin::NONE {
-        let now = kernel.jiffies();
         connection.first_fin = by;
         connection.first_fin_ns = kernel.boot_ns();
-        connection.fin_idle_rx = jiffies::since(now, field(kernel, sk, Member::LastReceived)).unwrap_or(u32::MAX);
-        connection.fin_idle_tx = jiffies::since(now, field(kernel, sk, Member::LastSent)).unwrap_or(u32::MAX);
+        connection.fin_jiffies = kernel.jiffies();
+        connection.fin_received_stamp = field(kernel, sk, Member::LastReceived);
+        connection.fin_sent_stamp = field(kernel, sk, Member::LastSent);
         learn_idle_limit(kernel, sk, connection);
     }
     if by == first_fin::LOCAL {
@@ -165,8 +165,9 @@ const SHORTEST_LIMIT: u32 = 100;
 /// its own end by its FIN, from the client's by the FIN that arrives.
 #[inline(always)]
 fn learn_idle_limit<K: Kernel>(kernel: &K, sk: u64, connection: &Connection) {
-    let idle =
-        if connection.fin_idle_rx < connection.fin_idle_tx { connection.fin_idle_rx } else { connection.fin_idle_tx };
+    let since = |stamp: u32| jiffies::since(connection.fin_jiffies, stamp).unwrap_or(u32::MAX);
+    let (rx, tx) = (since(connection.fin_received_stamp), since(connection.fin_sent_stamp));
+    let idle = if rx < tx { rx } else { tx };
     let written: u32 = field(kernel, sk, Member::WriteSeq);
     let acked: u32 = field(kernel, sk, Member::SndUna);
     let received: u32 = field(kernel, sk, Member::RcvNxt);

@@ -6,6 +6,7 @@ use agent_common::{
     connection::{Closed, Connection, Failure, IdleLimit, Server, Tuple},
     counter::{COUNTERS as COUNTER_COUNT, Counter},
     event::{Event, flag},
+    layout::{Location, Member},
     settings::Settings,
 };
 use agent_ebpf::{
@@ -64,7 +65,7 @@ fn inet_sock_set_state(context: RawTracePointContext) -> i32 {
 #[fentry]
 #[inline(always)]
 fn tcp_set_state_fentry(context: FEntryContext) -> i32 {
-    set_state(&context, context.arg(0), context.arg(1));
+    set_state(&context, plain(context.arg(0)), context.arg(1));
     0
 }
 
@@ -87,7 +88,7 @@ fn set_state(context: &impl EbpfContext, sk: u64, new: u32) {
 #[fentry]
 #[inline(always)]
 fn inet_sk_set_state_fentry(context: FEntryContext) -> i32 {
-    child(&context, context.arg(0), context.arg(1));
+    child(&context, plain(context.arg(0)), context.arg(1));
     0
 }
 
@@ -120,7 +121,7 @@ fn tcp_destroy_sock(context: RawTracePointContext) -> i32 {
 #[fentry]
 #[inline(always)]
 fn inet_accept_fentry(context: FEntryContext) -> i32 {
-    accept(&context, context.arg(2));
+    accept(&context, plain(context.arg(2)));
     0
 }
 
@@ -137,7 +138,7 @@ fn inet_accept_kprobe(context: ProbeContext) -> u32 {
 #[fexit]
 #[inline(always)]
 fn inet_csk_accept_fexit(context: FExitContext) -> i32 {
-    accept(&context, context.arg(4));
+    accept(&context, plain(context.arg(4)));
     0
 }
 
@@ -175,7 +176,7 @@ fn tcp_receive_reset(context: RawTracePointContext) -> i32 {
 #[fentry]
 #[inline(always)]
 fn tcp_reset_fentry(context: FEntryContext) -> i32 {
-    receive_reset(&context, context.arg(0), context.arg(1));
+    receive_reset(&context, plain(context.arg(0)), plain(context.arg(1)));
     0
 }
 
@@ -218,14 +219,14 @@ fn tcp_send_reset_reason(context: RawTracePointContext) -> i32 {
 #[fentry]
 #[inline(always)]
 fn tcp_v4_send_reset_fentry(context: FEntryContext) -> i32 {
-    answer(&context, context.arg(0), context.arg(1));
+    answer(&context, plain(context.arg(0)), plain(context.arg(1)));
     0
 }
 
 #[fentry]
 #[inline(always)]
 fn tcp_v6_send_reset_fentry(context: FEntryContext) -> i32 {
-    answer(&context, context.arg(0), context.arg(1));
+    answer(&context, plain(context.arg(0)), plain(context.arg(1)));
     0
 }
 
@@ -262,6 +263,7 @@ extern "C" fn task_file(context: *mut c_void) -> i32 {
     let context = context.cast::<u64>();
     // SAFETY: the verifier knows these members of the context.
     let (task, file) = unsafe { (context.add(1).read(), context.add(3).read()) };
+    let (task, file) = (plain(task), plain(file));
     if task != 0
         && let Some(kernel) = Running::in_no_hook()
     {
@@ -282,6 +284,18 @@ fn clock(_context: RawTracePointContext) -> i32 {
     0
 }
 
+/// A pointer as a plain number. The verifier forbids most arithmetic on a pointer whose type it knows, such as the context, a
+/// trampoline's arguments and an iterator's (and the compiler turns two comparisons into a subtraction), so its value is
+/// copied by a helper.
+#[inline(always)]
+fn plain(pointer: u64) -> u64 {
+    let mut number = 0_u64;
+    // SAFETY: copies eight bytes from one variable to another.
+    let _copied =
+        unsafe { generated::bpf_probe_read_kernel((&raw mut number).cast(), 8, black_box(&raw const pointer).cast()) };
+    number
+}
+
 /// The kernel this program runs in.
 struct Running {
     arguments: u64,
@@ -291,17 +305,10 @@ struct Running {
 
 impl Running {
     /// Every kind of context lies on the stack that the hook runs on: a tracepoint's arguments, a trampoline's, or the
-    /// registers that a kprobe saved. The verifier forbids arithmetic on the pointer itself (and the compiler turns two
-    /// comparisons into a subtraction), so its value is copied by a helper, which makes it a plain number.
+    /// registers that a kprobe saved.
     #[inline(always)]
     fn new(context: &impl EbpfContext) -> Option<Self> {
-        let pointer = context.as_ptr();
-        let mut arguments = 0_u64;
-        // SAFETY: copies eight bytes from one variable to another.
-        let _copied = unsafe {
-            generated::bpf_probe_read_kernel((&raw mut arguments).cast(), 8, black_box(&raw const pointer).cast())
-        };
-        Some(Self { arguments, ..Self::in_no_hook()? })
+        Some(Self { arguments: plain(context.as_ptr() as u64), ..Self::in_no_hook()? })
     }
 
     /// For what no hook runs: nobody's context.
@@ -321,14 +328,22 @@ impl Kernel for Running {
     }
 
     #[inline(always)]
-    fn read<T: Plain>(&self, address: u64) -> T {
+    fn location(&self, member: Member) -> Location {
+        // SAFETY: a member of a static. Volatile, because the loader changes what the compiler believes to be constant.
+        unsafe { (&raw const SETTINGS.locations[member as usize]).read_volatile() }
+    }
+
+    /// Without a branch: each one would multiply the paths the verifier walks, and there are hundreds of reads.
+    #[inline(always)]
+    fn read<T: Plain>(&self, base: u64, offset: u64) -> T {
         let mut value = MaybeUninit::<T>::uninit();
-        // SAFETY: the helper checks the address itself and writes as many bytes as there are. Where nothing is mapped
-        // it fails, and writes zeros.
-        let result = unsafe {
-            generated::bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, address as *const c_void)
-        };
-        self.faults.set(self.faults.get() + (result as u64 >> 63));
+        let address = base.wrapping_add(offset) as *const c_void;
+        // SAFETY: the helper checks the address itself and writes as many bytes as there are. Where nothing is mapped, as
+        // beside address 0, it fails, and writes zeros.
+        let result =
+            unsafe { generated::bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, address) };
+        // The highest bits: of an error, and of every address of the kernel's half of the address space.
+        self.faults.set(self.faults.get() + ((result as u64 & base) >> 63));
         // SAFETY: written above; `T` is valid for any bytes.
         unsafe { value.assume_init() }
     }

@@ -96,7 +96,8 @@ pub fn fill_actor<K: Kernel>(kernel: &K, event: &mut Event) {
 #[inline(always)]
 pub fn fill_connection(connection: Option<&Connection>, event: &mut Event) {
     if let Some(connection) = connection {
-        // An assignment becomes a call of memmove, whose frame the 512 bytes of stack have no room for.
+        // An assignment becomes a memmove: all of it is loaded before any of it is stored, by way of a stack of 512 bytes that
+        // has no room for it.
         // SAFETY: the event lies in the ring buffer and the connection in another map, so they do not overlap.
         unsafe { core::ptr::copy_nonoverlapping(connection, &raw mut event.connection, 1) };
         event.flags |= flag::CONNECTION;

@@ -115,6 +115,7 @@ pub fn on_send_reset_function<K: Kernel>(kernel: &K, sk: u64, skb: u64) {
 #[inline(always)]
 fn sent_for_connection<K: Kernel>(kernel: &K, faults: u64, sk: u64, skb: u64, state: u8, reason: Option<u32>) {
     let tuple = socket::tuple(kernel, sk);
+    let closed = kernel.closed(&tuple).filter(|closed| closed.sk == sk);
     // A socket that is not in CLOSE yet lives on: followed from here on, so that its end (keepalive's timeout) is known
     // to have been told. One in CLOSE may be destroyed already, and nothing would ever remove its record.
     let living = if state == state::CLOSE { kernel.connection(sk) } else { follow(kernel, sk) };
@@ -134,10 +135,7 @@ fn sent_for_connection<K: Kernel>(kernel: &K, faults: u64, sk: u64, skb: u64, st
             Some(&*connection)
         }
         // Already destroyed: an orphan is, before the answer leaves.
-        None => match kernel.closed(&tuple) {
-            Some(closed) if closed.sk == sk => Some(&closed.connection),
-            _ => None,
-        },
+        None => closed.map(|closed| &closed.connection),
     };
     // close(), linger 0 and disconnect have set CLOSE before they send; the state that matters is the one before.
     let before = match connection {
@@ -159,6 +157,9 @@ fn sent_for_connection<K: Kernel>(kernel: &K, faults: u64, sk: u64, skb: u64, st
             fill_reason(reason, event);
             if skb == 0 {
                 fill_actor(kernel, event);
+                if state == state::CLOSE {
+                    event.closed_ns = closed.map_or(0, |closed| closed.closed_ns);
+                }
             } else {
                 fill_segment(&segment::read(kernel, skb), event);
             }

@@ -39,34 +39,34 @@ pub fn read<K: Kernel>(kernel: &K, skb: u64) -> Received {
     let ip = head + u64::from(network_offset);
     let tcp = head + u64::from(transport_offset);
 
-    let version: u8 = kernel.read(ip);
+    let version: u8 = kernel.read(ip, 0);
     let total: u32 = match version >> 4 {
         4 => {
             received.family = AF_INET;
-            received.tuple.peer = mapped(kernel.read(ip + 12));
-            received.tuple.local = mapped(kernel.read(ip + 16));
-            u32::from(u16::from_be(kernel.read(ip + 2)))
+            received.tuple.peer = mapped(kernel.read(ip, 12));
+            received.tuple.local = mapped(kernel.read(ip, 16));
+            u32::from(u16::from_be(kernel.read(ip, 2)))
         }
         6 => {
             received.family = AF_INET6;
-            received.tuple.peer = kernel.read(ip + 8);
-            received.tuple.local = kernel.read(ip + 24);
-            40 + u32::from(u16::from_be(kernel.read(ip + 4)))
+            received.tuple.peer = kernel.read(ip, 8);
+            received.tuple.local = kernel.read(ip, 24);
+            40 + u32::from(u16::from_be(kernel.read(ip, 4)))
         }
         _ => return received,
     };
 
-    received.tuple.peer_port = u16::from_be(kernel.read(tcp));
-    received.tuple.local_port = u16::from_be(kernel.read(tcp + 2));
-    let header_words: u8 = kernel.read(tcp + 12);
+    received.tuple.peer_port = u16::from_be(kernel.read(tcp, 0));
+    received.tuple.local_port = u16::from_be(kernel.read(tcp, 2));
+    let header_words: u8 = kernel.read(tcp, 12);
     // From the IP header to the end of the TCP header, IPv6 extension headers included.
     let headers = u32::from(transport_offset.wrapping_sub(network_offset)) + u32::from(header_words >> 4) * 4;
     received.segment = Segment {
-        sequence: u32::from_be(kernel.read(tcp + 4)),
-        acknowledgement: u32::from_be(kernel.read(tcp + 8)),
+        sequence: u32::from_be(kernel.read(tcp, 4)),
+        acknowledgement: u32::from_be(kernel.read(tcp, 8)),
         // A jumbogram or a coalesced packet above 64 KiB says 0 in its IP header.
         payload: total.saturating_sub(headers),
-        flags: kernel.read(tcp + 13),
+        flags: kernel.read(tcp, 13),
         padding: [0; 3],
     };
     received
@@ -77,7 +77,7 @@ pub fn read<K: Kernel>(kernel: &K, skb: u64) -> Received {
 pub fn flags<K: Kernel>(kernel: &K, skb: u64) -> u8 {
     let head: u64 = field(kernel, skb, Member::SkbHead);
     let transport_offset: u16 = field(kernel, skb, Member::SkbTransportHeader);
-    if head == 0 { 0 } else { kernel.read(head + u64::from(transport_offset) + 13) }
+    if head == 0 { 0 } else { kernel.read(head, u64::from(transport_offset) + 13) }
 }
 
 /// `RTN_LOCAL`, `include/uapi/linux/rtnetlink.h`.

@@ -7,7 +7,7 @@ use agent_common::{connection::Task, layout::Member};
 
 use crate::{
     cgroup,
-    kernel::{Kernel, address, field, has},
+    kernel::{Kernel, field, has},
 };
 
 /// `PF_EXITING`, `include/linux/sched.h`.
@@ -72,7 +72,7 @@ pub fn exiting<K: Kernel>(kernel: &K) -> Option<u32> {
     if flags & EXITING == 0 {
         return None;
     }
-    Some(if address(kernel, task, Member::TaskExitCode) == 0 { 0 } else { field(kernel, task, Member::TaskExitCode) })
+    Some(field(kernel, task, Member::TaskExitCode))
 }
 
 /// What has become of a process that was recorded.

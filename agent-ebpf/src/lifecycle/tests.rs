@@ -349,6 +349,12 @@ fn a_close_with_something_outstanding_or_soon_shows_no_limit() {
 
 // The first FIN.
 
+/// Ticks since data was last received and sent, at the first FIN.
+fn ticks_before_the_fin(connection: &Connection) -> (u32, u32) {
+    let ticks = |stamp: u32| connection.fin_jiffies.wrapping_sub(stamp);
+    (ticks(connection.fin_received_stamp), ticks(connection.fin_sent_stamp))
+}
+
 #[test]
 fn the_first_fin_is_ours_and_keeps_how_long_the_connection_was_idle() {
     let mut kernel = Fake::new();
@@ -363,7 +369,7 @@ fn the_first_fin_is_ours_and_keeps_how_long_the_connection_was_idle() {
     kernel.go(sk, state::CLOSE);
     let connection = kernel.followed(sk).unwrap();
     assert_eq!((connection.first_fin, connection.first_fin_ns), (first_fin::LOCAL, now));
-    assert_eq!((connection.fin_idle_rx, connection.fin_idle_tx), (250, 500));
+    assert_eq!(ticks_before_the_fin(&connection), (250, 500));
 }
 
 #[test]
@@ -380,7 +386,7 @@ fn the_first_fin_is_the_peers_even_if_we_send_ours_later() {
     close(&mut kernel, sk, state::LAST_ACK);
     let connection = kernel.followed(sk).unwrap();
     assert_eq!(connection.first_fin, first_fin::PEER);
-    assert_eq!((connection.fin_idle_rx, connection.fin_idle_tx), (7, u32::MAX), "never sent is no idle time");
+    assert_eq!((connection.fin_jiffies - connection.fin_received_stamp, connection.fin_sent_stamp), (7, 0));
     assert_eq!(connection.closer.tgid, 100);
 }
 
@@ -405,7 +411,7 @@ fn idle_time_at_the_first_fin_is_right_across_the_wrap_of_jiffies() {
     kernel.softirq();
     kernel.go(sk, state::CLOSE_WAIT);
     let connection = kernel.followed(sk).unwrap();
-    assert_eq!((connection.fin_idle_rx, connection.fin_idle_tx), (100, 30));
+    assert_eq!(ticks_before_the_fin(&connection), (100, 30));
 }
 
 /// `shutdown()`, then `close()`.

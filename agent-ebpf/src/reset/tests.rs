@@ -151,9 +151,11 @@ fn a_close_that_resets_tells_the_state_before_close() {
         }
         kernel.set(sk, Member::RcvNxt, 105_u32);
         kernel.set(sk, Member::CopiedSeq, 100_u32);
+        let closed_ns = kernel.boot_ns;
         close_with_reset(&mut kernel, sk, 11);
         let event = kernel.take_event();
         assert_eq!((event.kind, event.state, event.reason), (kind::RESET_SENT, before, 11));
+        assert_eq!(event.closed_ns, closed_ns);
         assert_eq!(event.flags, flag::CONNECTION | flag::FACTS | flag::REASON | flag::ACTOR | flag::ENDED);
         assert_eq!((event.actor.tgid, event.connection.closer.tgid), (100, 100));
         assert_eq!(event.facts.receive_next - event.facts.copied, 5);

@@ -4,13 +4,14 @@
 //! wants a short line.
 
 use agent_common::{
-    connection::{Connection, connection_flag, facts_flag, first_fin, owner_from},
+    connection::{connection_flag, facts_flag, first_fin, owner_from},
     event::{Event, flag, kind},
+    jiffies,
     tcp::{self, shutdown, sock_flag},
 };
 use serde::Serialize;
 
-use super::{ConnectFailure, Millis, bytes, connect, errno};
+use super::{ConnectFailure, Millis, bytes, connect, errno, idle::resent};
 
 /// A task that did something in process context.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -45,6 +46,13 @@ pub struct FirstFin {
     /// How long nothing had been sent then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_tx_ms: Option<Millis>,
+    /// Whether data came after it. The stamps tell, not a comparison of times: what came within the same tick as data
+    /// before the FIN is not seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub received_after: Option<bool>,
+    /// Whether data was sent after it, with the same reservation; not known while a retransmission is outstanding.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sent_after: Option<bool>,
 }
 
 impl FirstFin {
@@ -173,7 +181,6 @@ pub fn facts(event: &Event, hz: u32, has: impl Fn(agent_common::layout::Member) 
     let known = event.flags & flag::CONNECTION != 0;
     let here = |member: Member| full && has(member);
     let ago = |ns: u64| (ns != 0).then(|| Millis::from_ns(event.boot_ns.saturating_sub(ns)));
-    let ticks = |ticks: u32| (ticks != u32::MAX).then(|| Millis::from_ticks(ticks, hz));
 
     Facts {
         connect_failure: (event.kind == kind::CONNECT_FAILED).then(|| connect::failure(event)),
@@ -210,7 +217,7 @@ pub fn facts(event: &Event, hz: u32, has: impl Fn(agent_common::layout::Member) 
         }
         // Several processes had it open.
         .filter(|_| connection.owner.tgid != 0),
-        first_fin: first_fin_of(connection, &ago, &ticks),
+        first_fin: first_fin_of(event, hz, full),
         closed_ms_ago: ago(event.closed_ns),
         closed_from: if event.flags & flag::CLOSED != 0 { state_name(connection.last_state) } else { None },
         established_ms_ago: ago(connection.established_ns),
@@ -232,11 +239,9 @@ pub fn facts(event: &Event, hz: u32, has: impl Fn(agent_common::layout::Member) 
     }
 }
 
-fn first_fin_of(
-    connection: &Connection,
-    ago: &impl Fn(u64) -> Option<Millis>,
-    ticks: &impl Fn(u32) -> Option<Millis>,
-) -> Option<FirstFin> {
+fn first_fin_of(event: &Event, hz: u32, full: bool) -> Option<FirstFin> {
+    let Event { connection, facts, .. } = event;
+    let idle = |stamp| jiffies::since(connection.fin_jiffies, stamp).map(|ticks| Millis::from_ticks(ticks, hz));
     let by = match connection.first_fin {
         first_fin::LOCAL => "local",
         first_fin::PEER => "peer",
@@ -244,9 +249,11 @@ fn first_fin_of(
     };
     Some(FirstFin {
         by,
-        ms_ago: ago(connection.first_fin_ns)?,
-        idle_rx_ms: ticks(connection.fin_idle_rx),
-        idle_tx_ms: ticks(connection.fin_idle_tx),
+        ms_ago: Millis::from_ns(event.boot_ns.saturating_sub(connection.first_fin_ns)),
+        idle_rx_ms: idle(connection.fin_received_stamp),
+        idle_tx_ms: idle(connection.fin_sent_stamp),
+        received_after: full.then_some(facts.received_stamp != connection.fin_received_stamp),
+        sent_after: (full && !resent(facts)).then_some(facts.sent_stamp != connection.fin_sent_stamp),
     })
 }
 

@@ -81,7 +81,8 @@ pub fn connection_state(event: &Event) -> u8 {
     if event.flags & flag::CLOSED != 0 { event.connection.last_state } else { event.state }
 }
 
-fn resent(facts: &SocketFacts) -> bool {
+/// Whether a retransmission may be outstanding: it sets `lsndtime` as well.
+pub(super) fn resent(facts: &SocketFacts) -> bool {
     facts.total_retransmits > 0 && (facts.retransmits > 0 || facts.retransmits_out > 0 || facts.packets_out > 0)
 }
 

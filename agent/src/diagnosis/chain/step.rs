@@ -167,7 +167,9 @@ fn ended(event: &Event) -> Option<(u64, (u32, u32))> {
             if facts.ended_before != Some(true) || is_child_of_a_closed_listener {
                 return None;
             }
-            (event.boot_ns, facts.actor.as_ref()?)
+            // `tcp_send_active_reset` fires its tracepoint behind the sending. Whoever loses the processor in between has
+            // reset before others reacted to it, however late the event.
+            (facts.closed_ms_ago.map_or(event.boot_ns, |ago| before(event, ago)), facts.actor.as_ref()?)
         }
         What::ResetSent => {
             let fin = facts.first_fin.as_ref().filter(|fin| fin.by == "local")?;

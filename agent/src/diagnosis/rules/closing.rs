@@ -162,7 +162,7 @@ fn client_left(event: &Event, context: &Context<'_>, who: &str, unread: u32) -> 
         return None;
     }
     // It was answered after it had left: how this end closed is all that is known.
-    if unread > 0 && event.tcp.bytes_sent.is_some_and(|sent| sent > 0) && tx.0 + two_ticks(event) < fin.ms_ago.0 {
+    if unread > 0 && event.tcp.bytes_sent.is_some_and(|sent| sent > 0) && fin.sent_after == Some(true) {
         return None;
     }
     let left = match (unread, unsent.saturating_add(unacked)) {
@@ -197,7 +197,7 @@ fn client_left(event: &Event, context: &Context<'_>, who: &str, unread: u32) -> 
 /// What lies unread is as long as a TLS close_notify and came together with the peer's FIN; all else was exchanged.
 fn close_notify(event: &Event, unread: u32) -> Option<Cause> {
     let fin = event.facts.first_fin.as_ref()?;
-    let with_the_fin = (event.idle.rx?.0 - fin.ms_ago.0).abs() <= moment(event);
+    let with_the_fin = fin.idle_rx_ms?.0 <= moment(event);
     let delivered = event.facts.unsent_bytes? == 0 && event.facts.in_flight_bytes? == 0;
     let exchanged = event.tcp.bytes_sent? > 0 && event.tcp.bytes_received? > u64::from(unread);
     if !CLOSE_NOTIFY_BYTES.contains(&unread) || !with_the_fin || !delivered || !exchanged {
@@ -219,9 +219,8 @@ fn close_notify(event: &Event, unread: u32) -> Option<Cause> {
 fn came_after_our_fin(event: &Event, context: &Context<'_>, who: &str) -> Option<Cause> {
     let fin = event.facts.first_fin.as_ref().filter(|fin| fin.by == "local")?;
     let (rx, idle) = (event.idle.rx?, fin.idle_tx_ms?);
-    // Nothing had come for long before the FIN: what came last came after it, even if that was in the same tick.
-    let was_idle = fin.idle()?.0 >= long_idle(event) && rx.0 <= fin.ms_ago.0 + two_ticks(event);
-    if event.role != Role::Server || event.tcp.bytes_sent? == 0 || !was_idle {
+    let was_idle = fin.idle()?.0 >= long_idle(event);
+    if event.role != Role::Server || event.tcp.bytes_sent? == 0 || !was_idle || fin.received_after != Some(true) {
         return None;
     }
     let cause = Cause::new(

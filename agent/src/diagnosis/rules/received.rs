@@ -105,7 +105,8 @@ fn aborted_before_accept(event: &Event) -> Cause {
 /// The peer's FIN had come. Whether the RST was made by a live socket tells what happened to what we sent after it.
 fn after_the_peers_fin(event: &Event, context: &Context<'_>) -> Cause {
     let in_flight = event.facts.in_flight_bytes.unwrap_or(0);
-    let fin_ago = event.facts.first_fin.as_ref().map(|fin| fin.ms_ago);
+    let fin = event.facts.first_fin.as_ref();
+    let fin_ago = fin.map(|fin| fin.ms_ago);
     let ago = fin_ago.map_or_else(|| "some time".to_owned(), say);
     if event.facts.rst_had_timestamp == Some(true) && !reused_half_closed(event) {
         return Cause::new(
@@ -138,14 +139,14 @@ fn after_the_peers_fin(event: &Event, context: &Context<'_>) -> Cause {
     if let Some(early) = before_the_request_was_sent(event) {
         return Cause { confidence: weaker(early.confidence), ..early };
     }
-    let idle_then = event.facts.first_fin.as_ref().and_then(|fin| fin.idle_rx_ms);
+    let idle_then = fin.and_then(|fin| fin.idle_rx_ms);
     let gap = event.idle.gap_before_last_send;
-    if let (Some(idle), Some(fin), Some(tx)) = (idle_then, fin_ago, event.idle.tx)
-        && tx.0 > fin.0 + two_ticks(event)
+    if let (Some(idle), Some(sent)) = (idle_then, fin.and_then(|fin| fin.idle_tx_ms))
+        && fin.is_some_and(|fin| fin.sent_after == Some(false))
         && idle.0 >= long_idle(event)
         && event.role == Role::Client
     {
-        return crossed_the_fin(event, context, weaker(Confidence::Likely), idle, Millis(tx.0 - fin.0));
+        return crossed_the_fin(event, context, weaker(Confidence::Likely), idle, sent);
     }
     let reused = gap.map_or_else(String::new, |gap| format!(" after {} idle", say(gap)));
     let served = event.tcp.bytes_received.unwrap_or(0) > 0;
@@ -255,9 +256,8 @@ fn refused_upload(event: &Event, confidence: Confidence, in_flight: u32, unsent:
 fn reused_half_closed(event: &Event) -> bool {
     let Some(fin) = &event.facts.first_fin else { return false };
     let was_idle = fin.idle().is_some_and(|idle| idle.0 >= long_idle(event));
-    // Nothing had been sent for long before the FIN: what was sent last came after it, even if that was in the same tick.
-    let sent_since = event.idle.tx.is_some_and(|tx| tx.0 <= fin.ms_ago.0 + two_ticks(event));
-    event.role == Role::Client && event.tcp.bytes_received.unwrap_or(0) > 0 && was_idle && sent_since
+    let received = event.tcp.bytes_received.unwrap_or(0) > 0;
+    event.role == Role::Client && received && was_idle && fin.sent_after == Some(true)
 }
 
 /// The server's FIN came in the middle of an exchange and we went on sending. That is the rest of an upload if more of it

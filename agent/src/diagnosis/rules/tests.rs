@@ -6,6 +6,7 @@ mod connect;
 mod played;
 mod received;
 mod sent;
+mod timeout;
 
 use agent_common::{
     connection::{connection_flag, facts_flag, first_fin, role},
@@ -104,8 +105,17 @@ fn sent(reason: u32, change: impl FnOnce(&mut Record)) -> Cause {
 fn with_fin(record: &mut Record, by: u8, fin_ms: u64, idle_rx: u32, idle_tx: u32) {
     record.connection.first_fin = by;
     record.connection.first_fin_ns = record.boot_ns - fin_ms * 1_000_000;
-    record.connection.fin_idle_rx = idle_rx;
-    record.connection.fin_idle_tx = idle_tx;
+    // HZ is 250.
+    let jiffies = record.jiffies - u32::try_from(fin_ms / 4).unwrap();
+    record.connection.fin_jiffies = jiffies;
+    record.connection.fin_received_stamp = jiffies - idle_rx;
+    record.connection.fin_sent_stamp = jiffies - idle_tx;
+}
+
+/// No data went either way after the FIN.
+fn nothing_since_the_fin(record: &mut Record) {
+    record.facts.received_stamp = record.connection.fin_received_stamp;
+    record.facts.sent_stamp = record.connection.fin_sent_stamp;
 }
 
 fn answering(record: &mut Record, on: u8, flags: u8, payload: u32) {

@@ -18,14 +18,30 @@ pub fn judge(event: &Event) -> Cause {
     let probes = facts.probes.unwrap_or(0);
     let silent = event.idle.ack.map_or_else(|| "an unknown time".to_owned(), say);
     let peer = peer_name(event);
-    let cause = if probes > 0 && in_flight == 0 && facts.unsent_bytes.unwrap_or(0) > 0 {
+    let unsent = facts.unsent_bytes.unwrap_or(0);
+    // The kernel probes as well when what it wants to send does not leave this host (`tcp_check_probe_timer`): the window
+    // tells the two apart.
+    let probing = probes > 0 && in_flight == 0 && unsent > 0;
+    let window = facts.send_window_bytes.unwrap_or(0);
+    let cause = if probing && window > 0 {
+        Cause::new(
+            Code::RetransmissionTimeout,
+            Confidence::Likely,
+            format!(
+                "{unsent} bytes for {} never left this host in {probes} tries, although the peer had room for {window}; \
+                 it was last heard {silent} before.",
+                event.peer
+            ),
+            "Look at this host's own way out: its routes, its links, and firewall rules or a network policy that drop \
+             what it sends.",
+        )
+    } else if probing {
         Cause::new(
             Code::ZeroWindowTimeout,
             Confidence::Certain,
             format!(
-                "{peer} at {} kept its receive window closed for {probes} probes, with {} bytes waiting to be sent.",
-                event.peer,
-                facts.unsent_bytes.unwrap_or(0)
+                "{peer} at {} kept its receive window closed for {probes} probes, with {unsent} bytes waiting to be sent.",
+                event.peer
             ),
             "The peer's application does not read: find out what it is stuck in.",
         )
@@ -63,6 +79,7 @@ pub fn judge(event: &Event) -> Cause {
         .with("probes", facts.probes)
         .with("in_flight_bytes", facts.in_flight_bytes)
         .with("unsent_bytes", facts.unsent_bytes)
+        .with("send_window_bytes", facts.send_window_bytes.filter(|_| probing))
         .with("silent_ms", event.idle.ack)
         .with("user_timeout_ms", facts.user_timeout_ms)
 }

@@ -25,6 +25,24 @@ fn a_moment_later_it_has_nothing_to_do_with_it() {
     unlinked(&[nobodys(0), aborts(20 * MS + 1)]);
 }
 
+/// One process is the upstream and the application. It resets, loses the processor before the kernel has told of it, and
+/// hears from the proxy that passed it on: its own reset was the first all the same.
+#[test]
+fn a_reset_that_is_told_late_came_of_nothing_that_came_of_it() {
+    let records = |closed_ns: u64| {
+        let mut first = by(event(kind::RESET_SENT, 8 * MS, role::SERVER, APP, [UPSTREAM, OUTGOING]), APP);
+        first.flags |= flag::ENDED;
+        first.facts.flags = agent_common::tcp::sock_flag::LINGER;
+        first.facts.shutdown = 3;
+        first.closed_ns = closed_ns;
+        [upstream_reset(MS), aborts(2 * MS), application(3 * MS), first]
+    };
+    let causes =
+        |closed_ns: u64| lines(&records(closed_ns)).into_iter().map(|line| line.cause.code).collect::<Vec<_>>();
+    assert_eq!(causes(START)[3], Code::LingerZeroClose);
+    assert_eq!(causes(START + 8 * MS)[3], Code::ProxiedReset, "as the event's own time has it");
+}
+
 /// Envoy's workers: each has its own connections.
 #[test]
 fn two_workers_of_one_process_are_two_proxies() {

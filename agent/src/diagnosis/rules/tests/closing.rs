@@ -11,12 +11,9 @@ fn a_request_between_a_servers_fin_and_its_close_is_stale_reuse() {
             record.connection.role = role::SERVER;
             record.connection.last_state = state::FIN_WAIT2;
             record.state = state::FIN_WAIT2;
-            record.connection.first_fin = first_fin::LOCAL;
-            record.connection.first_fin_ns = record.boot_ns - 400_000_000;
-            record.connection.fin_idle_rx = 752;
-            record.connection.fin_idle_tx = 751;
+            with_fin(record, first_fin::LOCAL, 400, 752, 751);
             record.facts.received_stamp = record.jiffies - 50;
-            record.facts.sent_stamp = record.jiffies - 851;
+            record.facts.sent_stamp = record.connection.fin_sent_stamp;
             record.facts.receive_next = 75;
             record.facts.shutdown = 3;
             change(record);
@@ -26,8 +23,9 @@ fn a_request_between_a_servers_fin_and_its_close_is_stale_reuse() {
     assert_eq!((stale.code, stale.confidence), (Code::StaleConnectionReuse, Confidence::Likely));
     assert!(stale.summary.contains("3.00 s idle") && stale.summary.contains("200 ms later"), "{}", stale.summary);
     // A half-close that ends a busy exchange is none, and neither is data that had come before.
-    assert_eq!(closed(|record| record.connection.fin_idle_tx = 10).code, Code::ClosedWithUnreadData);
-    let before = closed(|record| record.facts.received_stamp = record.jiffies - 300);
+    let busy = closed(|record| record.connection.fin_sent_stamp = record.connection.fin_jiffies - 10);
+    assert_eq!(busy.code, Code::ClosedWithUnreadData);
+    let before = closed(|record| record.facts.received_stamp = record.connection.fin_received_stamp);
     assert_eq!(before.code, Code::ClosedWithUnreadData);
 }
 
@@ -42,9 +40,8 @@ fn closed_after_the_peers_fin(who: u8, unread: u32, change: impl FnOnce(&mut Rec
         record.facts.shutdown = 3;
         record.facts.bytes_sent = 0;
         record.facts.bytes_received = 500;
-        record.facts.received_stamp = record.jiffies - 250;
-        record.facts.sent_stamp = record.jiffies - 250;
         with_fin(record, first_fin::PEER, 400, 150, 150);
+        nothing_since_the_fin(record);
         change(record);
     })
 }
@@ -69,8 +66,8 @@ fn an_unread_farewell_is_benign_at_both_ends() {
     for who in [role::CLIENT, role::SERVER] {
         let with_the_fin = |record: &mut Record| {
             record.facts.bytes_sent = 90;
-            record.facts.received_stamp = record.jiffies - 100;
-            record.facts.sent_stamp = record.jiffies - 110;
+            with_fin(record, first_fin::PEER, 400, 0, 10);
+            nothing_since_the_fin(record);
         };
         let notify = closed_after_the_peers_fin(who, 24, with_the_fin);
         assert_eq!((notify.code, notify.benign), (Code::TlsCloseNotify, true));
@@ -79,6 +76,23 @@ fn an_unread_farewell_is_benign_at_both_ends() {
         let early = closed_after_the_peers_fin(who, 24, |record| record.facts.bytes_sent = 90);
         assert_ne!(early.code, Code::TlsCloseNotify);
     }
+}
+
+/// A virtual machine that was stopped by its host: the tick counter is 65 ms behind the clock that the FIN was timed with, so
+/// by the times alone the answer before the FIN and the farewell with it would have come after it.
+#[test]
+fn ticks_that_lag_put_nothing_after_the_fin() {
+    let stopped = |unread: u32, received_before: u32| {
+        closed_after_the_peers_fin(role::SERVER, unread, |record| {
+            record.facts.bytes_sent = 90;
+            with_fin(record, first_fin::PEER, 304, received_before, 0);
+            nothing_since_the_fin(record);
+            record.connection.first_fin_ns -= 65_000_000;
+        })
+    };
+    assert_eq!(stopped(24, 0).code, Code::TlsCloseNotify);
+    assert_eq!(stopped(240, 0).code, Code::ClientGone);
+    assert_eq!(stopped(24, 100).code, Code::ClientGone);
 }
 
 #[test]

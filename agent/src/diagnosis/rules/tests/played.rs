@@ -49,7 +49,7 @@ fn cherrypy_refuses_an_upload_and_no_idle_timeout_is_to_blame() {
             record.segment = Segment { flags: tcp_flag::PSH | tcp_flag::ACK, payload: 65_536, ..Segment::default() };
             record.connection.role = role::SERVER;
             record.closed_ns = record.boot_ns - 1_000_000;
-            closed_at(record, first_fin::LOCAL, fin_ms, idle_ticks);
+            with_fin(record, first_fin::LOCAL, fin_ms, idle_ticks, idle_ticks);
         })
     };
     let refused = answered(123, 0);
@@ -69,7 +69,7 @@ fn an_upload_that_cherrypy_refuses_was_no_idle_connection() {
             record.facts.sent_stamp = record.jiffies;
             record.facts.send_next = 65_536;
             record.facts.written = record.facts.send_next + unsent;
-            closed_at(record, first_fin::PEER, 62, idle_ticks);
+            with_fin(record, first_fin::PEER, 62, idle_ticks, idle_ticks);
         })
     };
     let refused = reset(458_752, 0);
@@ -86,7 +86,7 @@ fn gunicorn_drains_a_refused_upload_before_it_closes() {
             record.flags |= flag::ENDED;
             record.state = state::FIN_WAIT2;
             record.connection.role = role::SERVER;
-            closed_at(record, first_fin::LOCAL, 40, idle_ticks);
+            with_fin(record, first_fin::LOCAL, 40, idle_ticks, idle_ticks);
             record.facts.received_stamp = record.jiffies;
             record.facts.sent_stamp = record.jiffies - 19;
             record.facts.receive_next = 16_752;
@@ -95,14 +95,6 @@ fn gunicorn_drains_a_refused_upload_before_it_closes() {
     };
     assert_eq!(closed(9).code, Code::EarlyResponseClose);
     assert_eq!(closed(200).code, Code::ClosedWithUnreadData);
-}
-
-/// A FIN some milliseconds ago, after so many ticks without data either way.
-fn closed_at(record: &mut Record, by: u8, ms_ago: u64, idle_ticks: u32) {
-    record.connection.first_fin = by;
-    record.connection.first_fin_ns = record.boot_ns - ms_ago * 1_000_000;
-    record.connection.fin_idle_rx = idle_ticks;
-    record.connection.fin_idle_tx = idle_ticks;
 }
 
 /// HAProxy checks one server by connecting, and has just given up a connect to another.
@@ -222,7 +214,7 @@ fn a_request_that_tomcat_takes_after_its_fin_is_stale_reuse_at_the_client_alone(
             record.state = state::CLOSE_WAIT;
             record.facts.sent_stamp = record.jiffies - sent_ticks_ago;
             record.facts.received_stamp = record.jiffies - 1009;
-            closed_at(record, first_fin::PEER, 966, idle_ticks);
+            with_fin(record, first_fin::PEER, 966, idle_ticks, idle_ticks);
         })
     };
     let stale = reset(768, 230);

@@ -62,7 +62,7 @@ fn sentences_have_numbers_and_no_jargon_alone() {
 /// Over a path of 40 ms: what left before the FIN arrived is a race, what left after it is stale reuse.
 #[test]
 fn the_client_knows_whether_its_request_left_before_the_fin_came() {
-    let received = |sent_ticks: u32| {
+    let received = |sent_ticks: u32, sent_before_fin: u32| {
         judged(|record| {
             record.state = state::CLOSE_WAIT;
             record.facts.bits = facts_flag::HAS_FILE | facts_flag::TIMESTAMPS_ON;
@@ -70,12 +70,17 @@ fn the_client_knows_whether_its_request_left_before_the_fin_came() {
             record.facts.send_next = 100;
             record.facts.sent_stamp = record.jiffies - sent_ticks;
             record.facts.received_stamp = record.jiffies - 1255;
-            with_fin(record, first_fin::PEER, 20, 1250, 1250);
+            with_fin(record, first_fin::PEER, 20, 1250, sent_before_fin);
         })
     };
-    assert_eq!(received(10).code, Code::KeepaliveRace);
-    assert_eq!(received(10).evidence["crossed_the_fin"], true);
-    assert_eq!(received(2).code, Code::StaleConnectionReuse);
+    let crossed = received(10, 5);
+    assert_eq!(crossed.code, Code::KeepaliveRace);
+    assert_eq!(crossed.evidence["crossed_the_fin"], true);
+    assert!(crossed.summary.contains("20 ms"), "{}", crossed.summary);
+    assert_eq!(received(2, 1250).code, Code::StaleConnectionReuse);
+    // In the tick of the FIN: after it, for the stamp has moved, or before it.
+    assert_eq!(received(5, 1250).code, Code::StaleConnectionReuse);
+    assert_eq!(received(5, 0).code, Code::KeepaliveRace);
 }
 
 #[test]
