@@ -11,7 +11,7 @@ use std::{
 
 use agent_common::{
     connection::{IdleLimit, Server},
-    counter::COUNTERS,
+    counter::{COUNTERS, Counter},
     layout::Locations,
     settings::Settings,
 };
@@ -38,6 +38,17 @@ use super::{
 
 /// The eBPF object, built by `build.rs`.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("RSTSCOPE_EBPF_OBJECT"));
+
+/// What the kernel has counted.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    /// What was lost since the look before.
+    pub losses: Vec<Loss>,
+    /// Events that filters in the kernel left out so far.
+    pub filtered: u64,
+    /// What it counts of each program so far; nothing once they are unloaded.
+    pub runs: Vec<(Hook, Runs)>,
+}
 
 /// Sizes and filters.
 #[derive(Clone, Debug)]
@@ -174,7 +185,7 @@ impl Tracer {
 
     /// Detaches the programs and appends every record still in the buffer to `out`.
     pub fn stop(&mut self, out: &mut Vec<Bytes>) {
-        self.skipped_before_stop = self.skipped_now();
+        self.skipped_before_stop = skipped(&self.runs());
         for hook in &std::mem::take(&mut self.attached.hooks) {
             attach::unload(&mut self.ebpf, hook);
         }
@@ -191,16 +202,21 @@ impl Tracer {
         std::mem::take(&mut self.seeds)
     }
 
-    /// What was lost since the last call.
+    /// Reads everything that the kernel counts, once.
     ///
     /// # Errors
     ///
     /// If the counters cannot be read.
-    pub fn losses(&mut self) -> Result<Vec<Loss>> {
+    pub fn look(&mut self) -> Result<Look> {
         let counters = self.counters()?;
+        let runs = self.runs();
         // A program that is unloaded can no longer be asked.
-        let skipped = self.skipped_now().max(self.skipped_before_stop);
-        Ok(self.losses.since(Instant::now(), &counters, skipped, self.closed_capacity))
+        let skipped = skipped(&runs).max(self.skipped_before_stop);
+        Ok(Look {
+            losses: self.losses.since(Instant::now(), &counters, skipped, self.closed_capacity),
+            filtered: counters[Counter::Filtered as usize].iter().sum(),
+            runs,
+        })
     }
 
     /// A loss counted in userspace, from its running total.
@@ -209,11 +225,7 @@ impl Tracer {
     }
 
     /// The kernel side's counters.
-    ///
-    /// # Errors
-    ///
-    /// If the map cannot be read.
-    pub fn counters(&self) -> Result<Counters> {
+    fn counters(&self) -> Result<Counters> {
         let mut counters = [const { Vec::new() }; COUNTERS as usize];
         for (index, values) in counters.iter_mut().enumerate() {
             let index = u32::try_from(index)?;
@@ -222,20 +234,20 @@ impl Tracer {
         Ok(counters)
     }
 
-    /// What the kernel counts of each program.
-    pub fn runs(&self) -> impl Iterator<Item = (&Hook, Runs)> {
-        self.attached.hooks.iter().filter_map(|hook| Some((hook, attach::runs(&self.ebpf, hook)?)))
+    fn runs(&self) -> Vec<(Hook, Runs)> {
+        let hooks = self.attached.hooks.iter();
+        hooks.filter_map(|hook| Some((hook.clone(), attach::runs(&self.ebpf, hook)?))).collect()
     }
 
-    /// Reads a table as [`Self::counters`] does, wherever it is called, and says whether that went well.
+    /// Reads the table of counters, wherever it is called, and says whether that went well.
     pub fn table_reader(&self) -> impl Fn() -> bool + Sync + '_ {
         let counters = &self.counters;
         move || counters.get(&0, 0).is_ok()
     }
+}
 
-    fn skipped_now(&self) -> u64 {
-        self.runs().map(|(_, runs)| runs.skipped).sum()
-    }
+fn skipped(runs: &[(Hook, Runs)]) -> u64 {
+    runs.iter().map(|(_, runs)| runs.skipped).sum()
 }
 
 /// BPF_ENABLE_STATS, from 5.8 on: for as long as the descriptor is open.
