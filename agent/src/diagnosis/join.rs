@@ -14,7 +14,10 @@ use crate::event::{Event, What, party::Owner};
 /// How long an end waits for the other, nanoseconds. It takes microseconds; a virtual CPU that loses its core in between
 /// can take many milliseconds.
 pub const PATIENCE_NS: u64 = 100_000_000;
-/// How many of each end may wait. In a storm the oldest waits no longer than there is room.
+/// The same for an end whose other end certainly is on this node and is seen there. If it is not, that means something
+/// (a firewall), so a sender that lost its CPU between the sending and the tracepoint behind it must not be missed.
+pub const CERTAIN_PATIENCE_NS: u64 = 1_000_000_000;
+/// How many of each end may wait. In a storm none waits longer than there is room.
 const MOST: usize = 8192;
 
 /// What the two ends of one reset are found by: sequence numbers as the receiving end has them.
@@ -110,6 +113,17 @@ pub struct Pair {
     pub sender: End,
     /// The end that received it.
     pub receiver: End,
+    /// The sender waited in vain, and its line has been told.
+    pub sender_is_told: bool,
+}
+
+/// An end that no longer waits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expired {
+    /// The end.
+    pub end: End,
+    /// It certainly has no sender on this node: it waited as long as one that is there can take.
+    pub sender_missing: bool,
 }
 
 /// Ends that look for each other.
@@ -117,28 +131,58 @@ pub struct Pair {
 pub struct Join {
     receivers: Waiting,
     senders: Waiting,
+    /// Senders that have waited in vain: a receiver that comes too late still learns from its sender.
+    told: Waiting,
+    sees_every_sender: bool,
 }
 
 impl Join {
+    /// `sees_every_sender` tells whether every RST that this node's sockets and closed ports send comes here.
+    #[must_use]
+    pub fn new(sees_every_sender: bool) -> Self {
+        Self { sees_every_sender, ..Self::default() }
+    }
+
     /// Takes the receiving end: with its sender if that came first, else it waits.
     pub fn received(&mut self, receiver: End) -> Option<Pair> {
-        match self.senders.take(&receiver, |sender| is_one_reset(&sender.event, &receiver.event)) {
-            Some(sender) => Some(Pair { sender, receiver }),
-            None => self.receivers.push(receiver),
+        let fits = |sender: &End| is_one_reset(&sender.event, &receiver.event);
+        if let Some(sender) = self.senders.take(&receiver, fits) {
+            return Some(Pair { sender, receiver, sender_is_told: false });
         }
+        if let Some(sender) = self.told.take(&receiver, fits) {
+            return Some(Pair { sender, receiver, sender_is_told: true });
+        }
+        let patience = if self.is_certain(&receiver.event) { CERTAIN_PATIENCE_NS } else { PATIENCE_NS };
+        self.receivers.push(receiver, patience);
+        None
     }
 
     /// Takes the sending end: with its receiver if that came first, else it waits.
     pub fn sent(&mut self, sender: End) -> Option<Pair> {
         match self.receivers.take(&sender, |receiver| is_one_reset(&sender.event, &receiver.event)) {
-            Some(receiver) => Some(Pair { sender, receiver }),
-            None => self.senders.push(sender),
+            Some(receiver) => Some(Pair { sender, receiver, sender_is_told: false }),
+            None => {
+                self.senders.push(sender, PATIENCE_NS);
+                None
+            }
         }
     }
 
     /// The next end that has waited in vain at `boot_ns`.
-    pub fn expired(&mut self, boot_ns: u64) -> Option<End> {
-        self.senders.expired(boot_ns).or_else(|| self.receivers.expired(boot_ns))
+    pub fn expired(&mut self, boot_ns: u64) -> Option<Expired> {
+        while self.told.expired(boot_ns).is_some() {}
+        if let Some((end, _)) = self.senders.expired(boot_ns) {
+            self.told.push(end.clone(), CERTAIN_PATIENCE_NS);
+            return Some(Expired { end, sender_missing: false });
+        }
+        let (end, waited) = self.receivers.expired(boot_ns)?;
+        let sender_missing = waited && self.is_certain(&end.event);
+        Some(Expired { end, sender_missing })
+    }
+
+    /// Whether the sender of what was received there is one that is seen.
+    fn is_certain(&self, receiver: &Event) -> bool {
+        self.sees_every_sender && is_own_address(receiver)
     }
 }
 
@@ -148,26 +192,28 @@ fn is_one_reset(sender: &Event, receiver: &Event) -> bool {
     // The receiver may have sent more since the segment that was answered; then the addresses have to agree.
     ours.expects == theirs.expects
         && (ours.sends == theirs.sends || (sender.local, sender.peer) == (receiver.peer, receiver.local))
-        && sender.boot_ns.abs_diff(receiver.boot_ns) <= PATIENCE_NS
+        && sender.boot_ns.abs_diff(receiver.boot_ns) <= CERTAIN_PATIENCE_NS
 }
 
-/// Ends of one kind by the order in which they came, and by the number that both ends share.
+/// When an end is due, and which of those it is.
+type Place = (u64, u64);
+
+/// Ends of one kind by the time when they are due, and by the number that both ends share.
 #[derive(Debug, Default)]
 struct Waiting {
     next: u64,
-    ends: BTreeMap<u64, End>,
-    by_number: HashMap<u32, Vec<u64>>,
+    ends: BTreeMap<Place, End>,
+    by_number: HashMap<u32, Vec<Place>>,
 }
 
 impl Waiting {
-    /// Always `None`: nothing was found, and the end waits.
-    fn push<T>(&mut self, end: End) -> Option<T> {
-        if let Some(number) = shared_number(&end.event) {
-            self.by_number.entry(number).or_default().push(self.next);
-        }
-        self.ends.insert(self.next, end);
+    fn push(&mut self, end: End, patience_ns: u64) {
+        let place = (end.event.boot_ns.saturating_add(patience_ns), self.next);
         self.next += 1;
-        None
+        if let Some(number) = shared_number(&end.event) {
+            self.by_number.entry(number).or_default().push(place);
+        }
+        self.ends.insert(place, end);
     }
 
     fn take(&mut self, other: &End, fits: impl Fn(&End) -> bool) -> Option<End> {
@@ -176,7 +222,7 @@ impl Waiting {
         self.remove(place)
     }
 
-    fn remove(&mut self, place: u64) -> Option<End> {
+    fn remove(&mut self, place: Place) -> Option<End> {
         let end = self.ends.remove(&place)?;
         if let Some(number) = shared_number(&end.event)
             && let Some(places) = self.by_number.get_mut(&number)
@@ -189,12 +235,14 @@ impl Waiting {
         Some(end)
     }
 
-    fn expired(&mut self, boot_ns: u64) -> Option<End> {
-        let (&place, first) = self.ends.first_key_value()?;
-        if self.ends.len() <= MOST && boot_ns.saturating_sub(first.event.boot_ns) < PATIENCE_NS {
+    /// The next that is due at `boot_ns`, or has to make room, and which of both it is.
+    fn expired(&mut self, boot_ns: u64) -> Option<(End, bool)> {
+        let (&place, _) = self.ends.first_key_value()?;
+        let is_due = place.0 <= boot_ns;
+        if !is_due && self.ends.len() <= MOST {
             return None;
         }
-        self.remove(place)
+        self.remove(place).map(|end| (end, is_due))
     }
 }
 
@@ -203,8 +251,7 @@ fn shared_number(event: &Event) -> Option<u32> {
 }
 
 /// Whether the peer's address is certainly this node's own, so that a sender of this node's kernel would have been seen.
-#[must_use]
-pub fn is_own_address(event: &Event) -> bool {
+fn is_own_address(event: &Event) -> bool {
     event.peer.ip.is_loopback() || event.peer.ip == event.local.ip
 }
 
@@ -251,7 +298,7 @@ mod tests {
     fn ends_find_each_other_in_either_order() {
         let sent = of(&end(kind::RESET_SENT, 7, 9, 100));
         let received = of(&end(kind::RESET_RECEIVED, 9, 7, 90));
-        let whole = Some(Pair { sender: sent.clone(), receiver: received.clone() });
+        let whole = Some(Pair { sender: sent.clone(), receiver: received.clone(), sender_is_told: false });
         let mut join = Join::default();
         assert!(join.received(received.clone()).is_none());
         assert_eq!(join.sent(sent.clone()), whole);
@@ -268,8 +315,8 @@ mod tests {
         assert!(join.received(of(&end(kind::RESET_RECEIVED, 9, 8, 90))).is_none());
         assert!(join.sent(of(&end(kind::RESET_SENT, 7, 9, 100))).is_none());
         assert!(join.expired(90 + PATIENCE_NS - 1).is_none());
-        assert_eq!(join.expired(90 + PATIENCE_NS).unwrap().event.what, What::ResetReceived);
-        assert_eq!(join.expired(100 + PATIENCE_NS).unwrap().event.what, What::ResetSent);
+        assert_eq!(join.expired(90 + PATIENCE_NS).unwrap().end.event.what, What::ResetReceived);
+        assert_eq!(join.expired(100 + PATIENCE_NS).unwrap().end.event.what, What::ResetSent);
         assert!(!join.is_waiting());
     }
 
@@ -277,7 +324,7 @@ mod tests {
     fn an_old_sender_is_not_taken_for_a_new_ones() {
         let mut join = Join::default();
         assert!(join.sent(of(&end(kind::RESET_SENT, 7, 9, 100))).is_none());
-        assert!(join.received(of(&end(kind::RESET_RECEIVED, 9, 7, 101 + PATIENCE_NS))).is_none());
+        assert!(join.received(of(&end(kind::RESET_RECEIVED, 9, 7, 101 + CERTAIN_PATIENCE_NS))).is_none());
     }
 
     /// A storm of answers: each leaves as soon as there are too many, oldest first, and the index keeps nothing of it.
@@ -289,10 +336,57 @@ mod tests {
             assert!(join.sent(of(&end(kind::RESET_SENT, number, 1, 100))).is_none());
         }
         let left: Vec<u32> =
-            std::iter::from_fn(|| join.expired(100)).map(|end| end.event.facts.sequence.unwrap().send_next).collect();
+            std::iter::from_fn(|| join.expired(100)).map(|expired| expired.end.event.facts.sequence.unwrap().send_next).collect();
         assert_eq!(left, [1, 2, 3]);
         while join.expired(u64::MAX).is_some() {}
         assert!(join.senders.by_number.is_empty() && !join.is_waiting());
+        assert!(join.told.ends.len() <= MOST + 1, "{} senders are remembered", join.told.ends.len());
+    }
+
+    /// On a machine that stood still a sender lost its CPU for 148 ms behind the sending, before its tracepoint fired.
+    #[test]
+    fn a_receiver_whose_sender_is_on_this_node_waits_for_it() {
+        let mut join = Join::new(true);
+        assert!(join.received(of(&end(kind::RESET_RECEIVED, 9, 7, 90))).is_none());
+        assert!(join.expired(90 + 148_000_000).is_none());
+        assert!(join.sent(of(&end(kind::RESET_SENT, 7, 9, 90 + 148_000_000))).is_some());
+
+        assert!(join.received(of(&end(kind::RESET_RECEIVED, 9, 8, 90))).is_none());
+        assert!(join.expired(90 + CERTAIN_PATIENCE_NS - 1).is_none());
+        assert!(join.expired(90 + CERTAIN_PATIENCE_NS).unwrap().sender_missing);
+    }
+
+    #[test]
+    fn nothing_is_said_of_a_sender_that_may_be_elsewhere() {
+        let (_, elsewhere) = answered_early();
+        let mut join = Join::new(true);
+        assert!(join.received(of(&elsewhere)).is_none());
+        let expired = join.expired(elsewhere.boot_ns + PATIENCE_NS).unwrap();
+        assert!(!expired.sender_missing);
+    }
+
+    /// Who had to make room in a storm did not wait long enough to say that there is no sender.
+    #[test]
+    fn who_makes_room_does_not_miss_a_sender() {
+        let mut join = Join::new(true);
+        for number in 0..=MOST as u32 {
+            assert!(join.received(of(&end(kind::RESET_RECEIVED, number, number + 1, 90))).is_none());
+        }
+        assert!(!join.expired(91).unwrap().sender_missing);
+        assert!(join.expired(91).is_none());
+    }
+
+    /// The answer was sent, and the CPU that was to deliver it stood still.
+    #[test]
+    fn a_receiver_that_comes_late_finds_the_sender_that_was_told() {
+        let sent = of(&end(kind::RESET_SENT, 7, 9, 100));
+        let received = of(&end(kind::RESET_RECEIVED, 9, 7, 100 + 3 * PATIENCE_NS));
+        let mut join = Join::new(true);
+        assert!(join.sent(sent.clone()).is_none());
+        assert_eq!(join.expired(100 + 2 * PATIENCE_NS).unwrap().end, sent);
+        let pair = Some(Pair { sender: sent, receiver: received.clone(), sender_is_told: true });
+        assert_eq!(join.received(received.clone()), pair);
+        assert!(join.received(received).is_none(), "there was one reset");
     }
 
     /// Ten thousand connections at once, the receivers in any order.

@@ -9,7 +9,8 @@
 //! * [`limits`]: idle limits learned from quiet closes; [`timeouts`]: those that products document.
 //!
 //! Each end of a reset waits up to [`join::PATIENCE_NS`] for the other, which may be on this node, too: the sender knows more,
-//! and each names the other. And what a process may do something about waits as long for that to happen.
+//! and each names the other. Who certainly has a sender on this node waits for it up to [`join::CERTAIN_PATIENCE_NS`]. And
+//! what a process may do something about waits as long for that to happen as one end for the other.
 
 pub mod cause;
 pub mod chain;
@@ -35,7 +36,7 @@ use self::{
     },
     code::Code,
     ended::RecentlyEnded,
-    join::{End, Join, Pair, connection_id},
+    join::{End, Expired, Join, Pair, connection_id},
     limits::Limits,
     timeouts::Timeouts,
 };
@@ -129,7 +130,6 @@ pub struct Diagnosis {
     unsure: VecDeque<Pair>,
     limits: Box<dyn Limits + Send>,
     timeouts: Timeouts,
-    sees_every_sender: bool,
 }
 
 impl Diagnosis {
@@ -138,14 +138,13 @@ impl Diagnosis {
     #[must_use]
     pub fn new(limits: Box<dyn Limits + Send>, timeouts: Timeouts, sees_every_sender: bool) -> Self {
         Self {
-            join: Join::default(),
+            join: Join::new(sees_every_sender),
             recent: Recent::default(),
             hold: Hold::default(),
             ended: RecentlyEnded::default(),
             unsure: VecDeque::new(),
             limits,
             timeouts,
-            sees_every_sender,
         }
     }
 
@@ -170,6 +169,10 @@ impl Diagnosis {
             What::Closed => None,
         };
         match pair {
+            Some(pair) if pair.sender_is_told => {
+                let late = self.late(pair);
+                self.hold.push(late);
+            }
             Some(pair) if self.is_unsure(&pair) => self.unsure.push_back(pair),
             Some(pair) => {
                 let both = self.both(pair);
@@ -181,10 +184,8 @@ impl Diagnosis {
 
     /// Appends to `out` what has waited long enough at `boot_ns`.
     pub fn expire(&mut self, boot_ns: u64, out: &mut Vec<Diagnosed>) {
-        while let Some(end) = self.join.expired(boot_ns) {
-            let missing =
-                end.event.what != What::ResetSent && self.sees_every_sender && join::is_own_address(&end.event);
-            let alone = self.alone(end, missing);
+        while let Some(Expired { end, sender_missing }) = self.join.expired(boot_ns) {
+            let alone = self.alone(end, sender_missing);
             self.hold.push(alone);
         }
         let patient = |pair: &Pair| boot_ns.saturating_sub(pair.sender.event.boot_ns) < join::PATIENCE_NS;
@@ -231,7 +232,7 @@ impl Diagnosis {
     }
 
     /// Both ends; the sender first, because the receiver mostly has its cause.
-    fn both(&mut self, Pair { sender, receiver }: Pair) -> Held {
+    fn both(&mut self, Pair { sender, receiver, .. }: Pair) -> Held {
         let ended = self.ended.before(&sender.event);
         let cause = match ended {
             Some(_) => ended::aftermath(&sender.event),
@@ -268,6 +269,14 @@ impl Diagnosis {
         Held { lines: lines.into(), because }
     }
 
+    /// The end that received what the other end's line has told of.
+    fn late(&mut self, pair: Pair) -> Held {
+        let step = pair.receiver.step;
+        let mut lines = self.both(pair).lines;
+        lines.retain(|(line, _)| line.event.what != What::ResetSent);
+        Held { lines, because: self.because(step) }
+    }
+
     /// Lines that have waited, judged once more if it turned out meanwhile what the connection was ended for.
     fn judged_anew(&mut self, held: Held) -> Held {
         let step = held.lines.first().and_then(|(_, step)| *step);
@@ -280,7 +289,7 @@ impl Diagnosis {
             |(line, step): (Diagnosed, Option<StepId>)| End { event: line.event, owner: line.owner, cause: None, step };
         let mut ends = held.lines.into_iter().map(end);
         match (ends.next(), ends.next()) {
-            (Some(sender), Some(receiver)) => self.both(Pair { sender, receiver }),
+            (Some(sender), Some(receiver)) => self.both(Pair { sender, receiver, sender_is_told: false }),
             (Some(alone), None) => self.alone(alone, false),
             (None, _) => Held { lines: Vec::new(), because: None },
         }

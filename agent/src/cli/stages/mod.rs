@@ -48,12 +48,11 @@ use crate::{
         clock,
         instance::Instance,
         older,
-        plan::Hook,
         preflight::{self, Found, Status},
-        tracer::{self, LOSS_INTERVAL, Options, Tracer},
+        tracer::{self, LOSS_INTERVAL, Look, Options, Tracer},
     },
     sinks::{AgentLine, OlderConnections, Sink},
-    telemetry::vitals::{BY_KERNEL, ProgramRuns, Vitals},
+    telemetry::vitals::{BY_KERNEL, Vitals},
 };
 
 /// Records waiting between the reader and the pipeline. About 30 MB when full.
@@ -62,7 +61,7 @@ pub const QUEUE: usize = 65_536;
 const BATCH: usize = 1024;
 
 /// How long after the last record the pipeline is told that there are no more: until then one may be waiting for its
-/// other end.
+/// other end. Those that wait longer are told at the next look at losses.
 const QUIET: Duration = Duration::from_nanos(PATIENCE_NS + 1_000_000);
 
 /// The stages, checked and ready to start.
@@ -203,7 +202,10 @@ impl Stages {
                     tells_quiet = !reader.caught_up(&mut tracer);
                     quiet.as_mut().reset(tokio::time::Instant::now() + QUIET);
                 }
-                _ = losses.tick() => reader.losses(&mut tracer)?,
+                _ = losses.tick() => {
+                    reader.caught_up(&mut tracer);
+                    reader.losses(&mut tracer)?;
+                }
                 _ = &mut pipeline_finished => break,
                 ended = &mut end => {
                     ended?;
@@ -215,7 +217,7 @@ impl Stages {
         tracer.stop(&mut reader.records);
         reader.pass_on();
         reader.losses(&mut tracer)?;
-        let filtered = filtered(&tracer)?;
+        let filtered = reader.vitals.filtered[BY_KERNEL].load(Relaxed);
         drop(reader);
         let Ok(written) = pipeline.join() else { bail!("the pipeline thread panicked; please report this as a bug") };
         Ok(written?.summary(started.elapsed(), filtered))
@@ -281,7 +283,8 @@ impl Reader {
         }
     }
 
-    /// Says that everything up to now was read; false if there was no room to say so.
+    /// Reads what is there, whether or not the kernel has said so, and says that everything up to now was read; false if
+    /// there was no room to say so.
     fn caught_up(&mut self, tracer: &mut Tracer) -> bool {
         let now = clock::boot_ns();
         tracer.read_rest(&mut self.records);
@@ -291,13 +294,9 @@ impl Reader {
 
     fn losses(&mut self, tracer: &mut Tracer) -> Result<()> {
         self.vitals.reader.beat();
-        self.vitals.filtered[BY_KERNEL].store(filtered(tracer)?, Relaxed);
-        let runs = tracer.runs().map(|(hook, runs)| {
-            let Hook { hook, flavour, .. } = *hook;
-            ProgramRuns { hook, flavour, runs: runs.count, ns: runs.ns }
-        });
-        self.vitals.ran(runs.collect());
-        let mut losses = tracer.losses()?;
+        let Look { mut losses, filtered, runs } = tracer.look()?;
+        self.vitals.filtered[BY_KERNEL].store(filtered, Relaxed);
+        self.vitals.ran(runs);
         losses.extend(tracer.count_loss("queue_full", self.dropped));
         for loss in losses {
             // Rare and small: worth waiting for room. An error means the pipeline has ended.
@@ -307,10 +306,6 @@ impl Reader {
         }
         Ok(())
     }
-}
-
-fn filtered(tracer: &Tracer) -> Result<u64> {
-    Ok(tracer.counters()?[agent_common::counter::Counter::Filtered as usize].iter().sum())
 }
 
 fn limits(tracer: &mut Tracer) -> Box<dyn Limits + Send> {
