@@ -146,7 +146,7 @@ pub struct RunFlags {
     /// Metrics tell so many pairs of workloads apart; the rest goes by the name `other`
     #[arg(long, value_name = "COUNT", default_value_t = 200)]
     pub metrics_pairs: usize,
-    /// Have the kernel count how often and how long eBPF programs run, which costs each run some 20 ns
+    /// Have the kernel count how often and how long eBPF programs run, which makes every run of each a little longer
     #[arg(long)]
     pub program_stats: bool,
     /// What is followed, and how.

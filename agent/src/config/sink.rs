@@ -138,6 +138,16 @@ impl SinkSettings {
         }
     }
 
+    /// The file or the folder that it writes to; `spools` as for [`Self::start`].
+    #[must_use]
+    pub fn written(&self, name: &str, spools: &Path) -> Option<PathBuf> {
+        match self {
+            Self::Stdout(_) => None,
+            Self::File(settings) => Some(settings.path.clone()),
+            Self::Loki(_) | Self::Splunk(_) | Self::Otlp(_) => Some(spools.join(name)),
+        }
+    }
+
     /// What it must not share with another sink.
     #[must_use]
     pub fn place(&self) -> Option<PathBuf> {

@@ -18,9 +18,14 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The section of a sink of this type that is in no mood to wait.
 pub fn configuration(kind: &str, url: &str, more: &str) -> String {
+    patient(kind, url, "500ms", more)
+}
+
+/// The same of one that gives each request this time.
+pub fn patient(kind: &str, url: &str, timeout: &str, more: &str) -> String {
     format!(
         "[sinks.{kind}]\ntype = \"{kind}\"\nurl = \"{url}\"\nretry = {{ first = \"50ms\", most = \"200ms\" }}\n\
-         http.timeout = \"500ms\"\nbatch = {{ lines = 50, wait = \"20ms\" }}\n{more}"
+         http.timeout = \"{timeout}\"\nbatch = {{ lines = 50, wait = \"20ms\" }}\n{more}"
     )
 }
 

@@ -1,6 +1,7 @@
 //! What servers do wrong, for every kind of them: nothing is lost by it, and what no pause mends is not asked over and over.
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -154,6 +155,49 @@ fn a_line_that_is_too_large_alone_is_given_up_and_counted() {
     sent.extend(feed.send(2, "x"));
     until("the others delivered", || server.ids() == sent);
     until("the large one counted", || feed.account.take_losses().get("sink_rejected") == Some(&1));
+    feed.end(PATIENCE);
+}
+
+/// The memory runs over while a request waits for its answer, because there is no disk: the oldest lines go, and these are the
+/// ones on their way.
+fn runs_over(meanwhile: Trouble, timeout: &str) -> (Feed, Server<Loki>, BTreeSet<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let no_folder = folder.path().join("file");
+    std::fs::write(&no_folder, "").unwrap();
+    let server = Server::start(Loki::default());
+    server.set_trouble(meanwhile);
+    let configuration = feed::patient("loki", &server.url(), timeout, "spool = { memory_bytes = \"1MiB\" }\n");
+    let mut feed = Feed::start("over", &configuration, &no_folder);
+    let mut sent = feed.send(50, "x");
+    until("on their way", || server.requests() > 0);
+    sent.extend(feed.send(1500, &"x".repeat(2000)));
+    (feed, server, sent)
+}
+
+#[test]
+fn a_line_that_arrives_while_it_is_given_up_is_not_told_as_lost() {
+    let (feed, server, sent) = runs_over(Trouble::Late(Duration::from_secs(2)), "20s");
+    until("the first answer", || feed.account.read().delivered > 0);
+    server.set_trouble(Trouble::None);
+    until("the rest", || feed.account.read().waiting.is_some_and(|waiting| waiting.lines == 0));
+    let delivered = server.ids();
+    let first = (0..50).filter(|number| delivered.contains(&format!("over-{number}"))).count();
+    assert_eq!(first, 50, "these were on their way");
+    let lost = feed.account.take_losses();
+    assert!(lost["spool_unwritable"] > 500, "the memory has run over: {lost:?}");
+    assert_eq!(lost["spool_unwritable"] + delivered.len() as u64, sent.len() as u64);
+    feed.end(PATIENCE);
+}
+
+#[test]
+fn a_line_that_is_given_up_on_its_way_is_told_as_lost_once_nobody_answered() {
+    let (feed, server, sent) = runs_over(Trouble::Silence, "2s");
+    until("given up waiting", || feed.account.read().is_failing);
+    server.set_trouble(Trouble::None);
+    until("the rest", || feed.account.read().waiting.is_some_and(|waiting| waiting.lines == 0));
+    let lost = feed.account.take_losses();
+    assert_eq!(lost["spool_unwritable"] + server.ids().len() as u64, sent.len() as u64);
+    assert!(!server.ids().contains("over-0"), "the oldest go first");
     feed.end(PATIENCE);
 }
 

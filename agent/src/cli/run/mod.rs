@@ -5,7 +5,7 @@ mod sinks;
 
 use std::{
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
@@ -29,6 +29,7 @@ use super::{
 use crate::{
     config::{Configuration, overrides::Overrides, sink::SinkSettings, watch::Watch},
     sinks::{
+        Sink,
         encode::Encoder,
         outputs::{FanOut, Outputs},
         stdout::closed::was_closed,
@@ -58,7 +59,7 @@ pub fn run(flags: &RunFlags) -> Result<ExitCode> {
     }
     let stages = Stages::prepare(&flags.follow)?
         .with_program_stats(flags.program_stats)
-        .writing_to(written(&configuration, &flags.spool));
+        .writing_to(configuration.sinks.iter().filter_map(|(name, sink)| sink.written(name, &flags.spool)));
     let outputs = Outputs::default();
     let telemetry = Sources {
         vitals: stages.vitals(),
@@ -72,7 +73,11 @@ pub fn run(flags: &RunFlags) -> Result<ExitCode> {
     let mut sinks = Sinks::new(outputs.clone(), flags.spool.clone());
     sinks.apply(&configuration.sinks)?;
     let fan_out = FanOut::new(Encoder::new(flags.follow.tuning.node.clone(), flags.follow.facts), outputs);
-    let counting = Counting::new(fan_out, telemetry.events, flags.metrics_pairs);
+    let sink: Box<dyn Sink + Send> = match flags.listen {
+        Some(_) => Box::new(Counting::new(fan_out, telemetry.events, flags.metrics_pairs)),
+        // Nobody can ask.
+        None => Box::new(fan_out),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     let mut ended = None;
     let followed = runtime.block_on(async {
@@ -84,23 +89,13 @@ pub fn run(flags: &RunFlags) -> Result<ExitCode> {
             ended: &mut ended,
             vitals: telemetry.vitals,
         };
-        stages.follow(Box::new(counting), daemon.end(&path)?).await
+        stages.follow(sink, daemon.end(&path)?).await
     });
     // What was seen before something failed is handed on all the same.
     sinks.end(ended.unwrap_or_else(Instant::now) + flags.grace);
     // A closed standard error is no reason to fail after everything was handed on.
     let _unseen = writeln!(io::stderr(), "{}", followed?);
     Ok(ExitCode::SUCCESS)
-}
-
-/// The places that sinks write to by their paths.
-fn written(configuration: &Configuration, spools: &Path) -> Vec<PathBuf> {
-    let place = |(name, sink): (&String, &SinkSettings)| match sink {
-        SinkSettings::Stdout(_) => None,
-        SinkSettings::File(settings) => Some(settings.path.clone()),
-        SinkSettings::Loki(_) | SinkSettings::Splunk(_) | SinkSettings::Otlp(_) => Some(spools.join(name)),
-    };
-    configuration.sinks.iter().filter_map(place).collect()
 }
 
 /// Reads the configuration and merges it with this process's command line.

@@ -29,7 +29,7 @@ use crate::{
         party::{Owner, Source},
     },
     kernel::{
-        clock,
+        clock::WallClock,
         losses::Loss,
         older::Seeds,
         settle::{Settle, Settled},
@@ -67,6 +67,7 @@ pub struct Pipeline {
     attributor: Attributor,
     diagnosis: Diagnosis,
     decoder: Decoder,
+    clock: WallClock,
     settle: Settle,
     naming: Naming,
     wanted: Filter,
@@ -111,6 +112,7 @@ impl Pipeline {
             attributor,
             diagnosis,
             decoder,
+            clock: WallClock::default(),
             settle: Settle::default(),
             wanted: asked.events,
             limit: asked.count,
@@ -211,7 +213,7 @@ impl Pipeline {
 
     fn typed(&mut self, mut settled: Settled) -> (Event, Owner) {
         self.seeds.complete(&mut settled.record);
-        let mut event = self.decoder.decode(&settled.record, clock::realtime_offset_ns());
+        let mut event = self.decoder.decode(&settled.record, self.clock.offset_ns());
         event.facts.data_without_reader = settled.data_without_reader;
         let owner = self.attributor.attribute(&clues(&event));
         event.backend = self.backend(&event);

@@ -65,18 +65,23 @@ impl<P: Protocol> Delivery<P> {
                 Verdict::Delivered => None,
                 Verdict::DeliveredBut(count, why) => Some((count, why)),
                 Verdict::Split(_) if lines.len() > 1 => {
+                    self.came_back();
                     at_most = lines.len() / 2;
                     continue;
                 }
                 Verdict::Split(why) => Some((1, why)),
-                Verdict::Retry(..) if self.orders.is_over() => break,
                 Verdict::Retry(after, why) => {
+                    self.came_back();
+                    if self.orders.is_over() {
+                        break;
+                    }
                     tries += 1;
                     self.health.fails(&format!("{why}; tried again, lines wait in the spool"));
                     self.orders.pause(pause(&self.retry, tries, after));
                     continue;
                 }
                 Verdict::Refused(why) => {
+                    self.came_back();
                     self.health.fails(&format!("{why}; stopped until the configuration changes, or for five minutes"));
                     if self.orders.pause_or_end(REFUSED) {
                         break;
@@ -141,6 +146,7 @@ impl<P: Protocol> Delivery<P> {
                 }
                 waited_since = None;
             } else if inner.is_closed || !is_all || records.len() >= lines || since.elapsed() >= self.batch.wait.0 {
+                inner.spool.in_flight(records.last().map_or(from, |last| last.number + 1));
                 return Some(records);
             }
             if self.orders.is_over() {
@@ -239,6 +245,13 @@ impl<P: Protocol> Delivery<P> {
             self.said_why = Some(Instant::now());
             self.health.say(format_args!("{count} lines given up, they are never taken: {why}"));
         }
+    }
+
+    /// What was given up while it was sent did not arrive, as far as anybody knows.
+    fn came_back(&self) {
+        let mut inner = self.spooled.lock();
+        inner.spool.came_back();
+        inner.tell(&self.account);
     }
 
     fn acknowledge(&mut self, records: &[Record]) {

@@ -38,9 +38,6 @@ pub(super) fn run(spooled: &Arc<Spooled>, lines: &Receiver<Line>, account: &Arc<
             Ok(()) => health.works(),
             Err(error) => health.fails(&format!("cannot write its spool: {error}; lines wait in memory")),
         }
-        let losses = inner.spool.unreported();
-        losses.iter().for_each(|(loss, count)| account.lose(loss.name(), *count));
-        inner.spool.reported(&losses);
         inner.tell(account);
         inner.is_closed = matches!(first, Err(RecvTimeoutError::Disconnected));
         let is_closed = inner.is_closed;

@@ -39,17 +39,18 @@ struct Inner {
     spool: Spool,
     /// Nothing follows.
     is_closed: bool,
-    /// How many bytes the spool may have on the disk.
-    most_disk_bytes: u64,
 }
 
 impl Inner {
-    /// Writes down what waits.
-    fn tell(&self, account: &Account) {
+    /// Writes down what was lost since the last time, and what waits.
+    fn tell(&mut self, account: &Account) {
+        let losses = self.spool.unreported();
+        losses.iter().for_each(|(loss, count)| account.lose(loss.name(), *count));
+        self.spool.reported(&losses);
         account.keeps(Waiting {
             lines: self.spool.waiting(),
             disk_bytes: self.spool.disk_bytes(),
-            most_disk_bytes: self.most_disk_bytes,
+            most_disk_bytes: self.spool.most_disk_bytes(),
             is_on_disk: self.spool.is_on_disk(),
         });
     }
@@ -108,7 +109,7 @@ fn run<P: Protocol>(start: Start<P>, lines: &Receiver<Line>, account: &Arc<Accou
         health.say(format_args!("the sink {name} before it does not end; its spool may be in use"));
     }
     let spool = open(&start.folder, start.limits, &health);
-    let inner = Inner { spool, is_closed: false, most_disk_bytes: start.limits.disk_bytes };
+    let mut inner = Inner { spool, is_closed: false };
     inner.tell(account);
     let spooled = Arc::new(Spooled { inner: Mutex::new(inner), changed: Condvar::new() });
     let delivery = Delivery {

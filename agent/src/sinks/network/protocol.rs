@@ -160,14 +160,27 @@ fn without_tags(page: &str) -> String {
     page.split('<').map(|part| part.split_once('>').map_or(part, |(_tag, text)| text)).collect::<Vec<_>>().join(" ")
 }
 
+/// So many characters of it are shown: Loki's refusals for its limits are longer than 200.
+const MOST_SAID: usize = 300;
+
 /// The code and the beginning of what the server said to it, for a person.
 #[must_use]
 pub fn said(answer: &Answer) -> String {
     let text = String::from_utf8_lossy(&answer.body);
-    let text = if is_page(answer) { without_tags(&text) } else { text.into_owned() };
-    let text: String = text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect();
-    let text: String = text.chars().filter(|character| !character.is_control()).collect();
+    let text = beginning(&if is_page(answer) { without_tags(&text) } else { text.into_owned() });
     format!("the server answers {}{}{text}", answer.status.as_u16(), if text.is_empty() { "" } else { ": " })
+}
+
+/// As much of a server's text as is shown, on one line.
+#[must_use]
+pub fn beginning(text: &str) -> String {
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut characters = words.chars().filter(|character| !character.is_control());
+    let mut shown: String = characters.by_ref().take(MOST_SAID).collect();
+    if characters.next().is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// RFC 9110, 10.2.3: seconds, or a date. More than an hour is an hour.
@@ -209,7 +222,16 @@ mod tests {
         for code in [408, 429, 500, 502, 503, 504] {
             assert!(matches!(usual_verdict(&answer(code, None)), Verdict::Retry(None, _)), "{code}");
         }
+    }
+
+    #[test]
+    fn what_was_said_is_one_line_and_shows_where_it_was_cut() {
         assert_eq!(said(&answer(500, None)), "the server answers 500: so be it");
+        let mut long = answer(429, None);
+        long.body = "a word ".repeat(300).into_bytes();
+        let shown = said(&long);
+        assert!(shown.starts_with("the server answers 429: a word") && shown.ends_with('…'), "{shown}");
+        assert_eq!(shown.chars().count(), "the server answers 429: ".len() + MOST_SAID + 1);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use super::{
     network::{
         self, Start,
         client::client,
-        protocol::{Answer, Protocol, SpooledLine, Verdict, retry_after, said, usual_verdict},
+        protocol::{Answer, Protocol, SpooledLine, Verdict, beginning, retry_after, said, usual_verdict},
         settings::{Batch, Common, Http, Retry, SpoolSettings, Tls, url},
     },
     outputs::Line,
@@ -183,7 +183,7 @@ fn partial_success(answer: &Answer) -> Option<(u64, String)> {
     let rejected = partial.get("rejectedLogRecords")?;
     let count = rejected.as_u64().or_else(|| rejected.as_str()?.parse().ok())?;
     let why = partial["errorMessage"].as_str().unwrap_or("the receiver does not say why");
-    (count > 0).then(|| (count, why.chars().filter(|character| !character.is_control()).take(200).collect()))
+    (count > 0).then(|| (count, beginning(why)))
 }
 
 #[cfg(test)]

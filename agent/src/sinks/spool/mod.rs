@@ -5,6 +5,8 @@
 //! At least once, in order. A record that [`Spool::commit`] took is read again and again, also by the next agent, until it
 //! is acknowledged. It is given up only when the bound is hit (oldest first), when the disk damaged it, or when the disk
 //! takes no more and the memory for that is full; each such record is counted under its [`Loss`], once, also over restarts.
+//! One that is given up while a request with it waits for its answer is told as lost only if that answer is no success: it may
+//! have arrived (see [`Spool::in_flight`]).
 //!
 //! # On the disk
 //!
@@ -144,6 +146,10 @@ pub struct Spool {
     state_file: Option<StateFile>,
     /// Something was counted that is not written down yet.
     is_counting: bool,
+    /// Records below this number are on their way, in a request that nobody answered yet.
+    in_flight: u64,
+    /// So many of these were given up meanwhile. They are among the lost, and not told yet.
+    in_doubt: [u64; Loss::ALL.len()],
     position: Position,
     unsynced: bool,
     synced: Instant,
@@ -166,6 +172,8 @@ impl Spool {
             state: State::default(),
             state_file: None,
             is_counting: false,
+            in_flight: 0,
+            in_doubt: [0; Loss::ALL.len()],
             position: Position::default(),
             unsynced: false,
             synced: Instant::now(),
@@ -216,15 +224,28 @@ impl Spool {
         Ok(())
     }
 
+    /// Says that everything below `number` is on its way to where it is delivered: until [`Self::acknowledge`] or
+    /// [`Self::came_back`], what is given up of it may have arrived all the same.
+    pub fn in_flight(&mut self, number: u64) {
+        self.in_flight = number;
+    }
+
+    /// Says that what was on its way has to be sent again. What was given up of it meanwhile is lost.
+    pub fn came_back(&mut self) {
+        self.in_flight = 0;
+        self.in_doubt = Default::default();
+    }
+
     /// Says that everything below `number` was delivered, or refused for good and counted elsewhere.
     ///
     /// # Errors
     ///
     /// If that cannot be written down; it is known to this agent all the same.
     pub fn acknowledge(&mut self, number: u64) -> io::Result<()> {
+        self.take_back_what_arrived();
         let number = number.min(self.next);
         if number <= self.state.acknowledged {
-            return Ok(());
+            return if self.is_counting { self.write_state() } else { Ok(()) };
         }
         self.state.acknowledged = number;
         while let Some((_, record)) = self.tail.pop_front_if(|(sequence, _)| *sequence < number) {
@@ -275,12 +296,20 @@ impl Spool {
         self.segments.iter().map(Segment::size).sum()
     }
 
-    /// Losses that nobody was told about yet.
+    /// The most that they may take.
+    #[must_use]
+    pub fn most_disk_bytes(&self) -> u64 {
+        self.limits.disk_bytes
+    }
+
+    /// Losses that nobody was told about yet, but for those that may turn out to have arrived.
     #[must_use]
     pub fn unreported(&self) -> Vec<(Loss, u64)> {
-        let counts =
-            self.state.lost.iter().zip(self.state.reported).map(|(lost, reported)| lost.saturating_sub(reported));
-        Loss::ALL.into_iter().zip(counts).filter(|(_, count)| *count > 0).collect()
+        let count = |loss: Loss| {
+            let index = loss as usize;
+            self.state.lost[index].saturating_sub(self.state.reported[index] + self.in_doubt[index])
+        };
+        Loss::ALL.into_iter().map(|loss| (loss, count(loss))).filter(|(_, count)| *count > 0).collect()
     }
 
     /// They were told. If that cannot be written down, the next agent tells them again.

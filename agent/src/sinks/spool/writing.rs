@@ -74,8 +74,11 @@ impl Spool {
     pub(super) fn make_room(&mut self, bytes: u64) {
         let mut dropped = false;
         while self.segments.len() > 1 && self.disk_bytes() + bytes + 4096 > self.limits.disk_bytes {
-            let lost = self.segments.front().map_or(0, |segment| segment.records_from(self.state.acknowledged));
-            self.state.lost[Loss::Full as usize] += lost;
+            if let Some(oldest) = self.segments.front() {
+                let from = self.state.acknowledged;
+                let (lost, waiting) = (oldest.records_from(from), oldest.records_from(from.max(self.in_flight)));
+                self.count_given_up(Loss::Full, lost, lost - waiting);
+            }
             // Before the state is written: who is killed in between finds the segment missing and counts it.
             self.remove_oldest();
             dropped = true;
@@ -100,11 +103,26 @@ impl Spool {
         let Some((number, record)) = self.tail.pop_front() else { return false };
         self.tail_bytes -= record.len();
         if number >= self.state.acknowledged {
-            self.state.lost[Loss::Unwritable as usize] += 1;
-            self.is_counting = true;
+            self.count_given_up(Loss::Unwritable, 1, u64::from(number < self.in_flight));
         }
         self.pass_what_is_gone(0);
         true
+    }
+
+    /// Counts records as lost, so many of which are on their way. For whoever is killed before their answer comes they are.
+    fn count_given_up(&mut self, loss: Loss, lost: u64, on_their_way: u64) {
+        self.state.lost[loss as usize] += lost;
+        self.in_doubt[loss as usize] += on_their_way;
+        self.is_counting |= lost > 0;
+    }
+
+    /// What was on its way has arrived: of that, nothing was lost.
+    pub(super) fn take_back_what_arrived(&mut self) {
+        for (lost, arrived) in self.state.lost.iter_mut().zip(self.in_doubt) {
+            *lost -= arrived;
+            self.is_counting |= arrived > 0;
+        }
+        self.came_back();
     }
 
     /// Acknowledges what was counted as lost, so that the next agent does not count it again. So many segments are as good as

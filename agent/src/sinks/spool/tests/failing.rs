@@ -165,3 +165,42 @@ fn without_a_disk_memory_is_the_spool() {
     append(&mut spool, 100);
     assert_eq!(lost(&spool, Loss::Unwritable) + 4 + read(&mut spool, 0).len() as u64, 110);
 }
+
+/// Fills a spool, lets the first ten records be on their way, and goes on until these are given up: how many are.
+fn given_up_in_flight(spool: &mut Spool, loss: Loss) -> u64 {
+    append(spool, 20);
+    spool.commit(Instant::now()).unwrap();
+    spool.in_flight(10);
+    while spool.read(0, EVERYTHING).unwrap()[0].number < 12 {
+        append(spool, 1);
+        spool.commit(Instant::now()).unwrap();
+    }
+    let first = read(spool, 0)[0];
+    assert_eq!(lost(spool, loss), first - 10, "what is on its way is not told");
+    first
+}
+
+#[test]
+fn what_is_given_up_on_its_way_is_lost_only_if_it_does_not_arrive() {
+    let folder = tempfile::tempdir().unwrap();
+    let memory = || Spool::in_memory(Limits { memory_bytes: 1000, ..LIMITS });
+    let disk = |name| open_with(&folder.path().join(name), Limits { disk_bytes: 8 * 4096, ..LIMITS }, FileSystem).0;
+    for (mut spool, loss) in [(memory(), Loss::Unwritable), (disk("arrived"), Loss::Full)] {
+        let first = given_up_in_flight(&mut spool, loss);
+        spool.acknowledge(10).unwrap();
+        assert_eq!(lost(&spool, loss), first - 10, "{loss:?}");
+        assert_eq!(spool.waiting() + first, spool.end(), "{loss:?}");
+    }
+    for (mut spool, loss) in [(memory(), Loss::Unwritable), (disk("came back"), Loss::Full)] {
+        let first = given_up_in_flight(&mut spool, loss);
+        spool.came_back();
+        assert_eq!(lost(&spool, loss), first, "{loss:?}");
+        spool.acknowledge(first).unwrap();
+        assert_eq!(lost(&spool, loss), first, "{loss:?}: they are gone");
+    }
+    let mut spool = disk("killed");
+    let first = given_up_in_flight(&mut spool, Loss::Full);
+    drop(spool);
+    assert_eq!(lost(&disk("killed"), Loss::Full), first, "the answer died with the agent");
+    assert_eq!(lost(&disk("arrived"), Loss::Full), lost(&disk("came back"), Loss::Full) - 10, "over a restart as well");
+}
