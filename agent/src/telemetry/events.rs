@@ -4,7 +4,7 @@
 //! bound; what comes after goes by the name `other`, so that no cluster makes this node's metrics too many.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
 };
@@ -25,7 +25,7 @@ use crate::{
 pub const OTHER: &str = "other";
 
 /// Whose one end is. Both are empty where nobody knows.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Party {
     /// The pod's namespace.
     pub namespace: String,
@@ -47,7 +47,7 @@ impl Party {
 }
 
 /// The two ends of a connection.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pair {
     /// The end that the line is about.
     pub local: Party,
@@ -66,8 +66,6 @@ pub struct Kind {
     pub cause: Code,
     /// Nobody needs to do anything.
     pub benign: bool,
-    /// Number of the pair in [`Counts::pairs`].
-    pair: usize,
 }
 
 /// What a name was found for.
@@ -99,11 +97,8 @@ impl Named {
 /// Counts since the start.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    /// Events.
-    pub events: BTreeMap<Kind, u64>,
-    /// Pairs in the order in which they came; the last one may be all others.
-    pub pairs: Vec<Pair>,
-    numbers: HashMap<Pair, usize>,
+    /// Events, by whose they are.
+    pub events: BTreeMap<Pair, BTreeMap<Kind, u64>>,
     /// How names of the local end became known.
     pub names: BTreeMap<(Named, &'static str), u64>,
     /// What was lost before the sinks.
@@ -111,45 +106,33 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// The two ends that `kind` is about.
-    #[must_use]
-    pub fn pair(&self, kind: &Kind) -> &Pair {
-        &self.pairs[kind.pair]
-    }
-
     fn event(&mut self, line: &Diagnosed, most: usize) {
         let kind = line.event.what.kind();
         if line.event.what == What::Closed {
             return;
         }
         let peer = line.other.as_ref().map_or(&line.peer, |other| &other.owner);
-        let pair = self.number(Pair { local: Party::of(&line.owner), peer: Party::of(peer) }, most);
+        let pair = self.bounded(Pair { local: Party::of(&line.owner), peer: Party::of(peer) }, most);
         let Diagnosed { event, cause, .. } = line;
         // A refused connect is a RST received as well, but there is no other way to be refused.
         let direction = event.what.direction().filter(|_| kind == "reset");
-        *self.events.entry(Kind { kind, direction, cause: cause.code, benign: cause.benign, pair }).or_default() += 1;
+        let kind = Kind { kind, direction, cause: cause.code, benign: cause.benign };
+        *self.events.entry(pair).or_default().entry(kind).or_default() += 1;
         for (named, by) in names(line) {
             *self.names.entry((named, by)).or_default() += 1;
         }
     }
 
-    /// The number of a pair, or of all others. Pairs of which nobody knows anything need no bound.
-    fn number(&mut self, pair: Pair, most: usize) -> usize {
-        if let Some(number) = self.numbers.get(&pair) {
-            return *number;
+    /// The pair itself, or all others where there are so many by name already. The one of which nobody knows anything needs no
+    /// room.
+    fn bounded(&self, pair: Pair, most: usize) -> Pair {
+        let nobody = Pair::default();
+        if pair == nobody || self.events.contains_key(&pair) {
+            return pair;
         }
-        let known = self.pairs.iter().filter(|pair| **pair != Pair::default()).count();
-        let pair = if pair != Pair::default() && known >= most {
-            Pair { local: Party::other(), peer: Party::other() }
-        } else {
-            pair
-        };
-        let next = self.pairs.len();
-        let number = *self.numbers.entry(pair.clone()).or_insert(next);
-        if number == next {
-            self.pairs.push(pair);
-        }
-        number
+        let others = Pair { local: Party::other(), peer: Party::other() };
+        let nameless = [&nobody, &others].into_iter().filter(|pair| self.events.contains_key(*pair)).count();
+        if self.events.len() - nameless < most { pair } else { others }
     }
 }
 

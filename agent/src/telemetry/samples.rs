@@ -5,8 +5,10 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
+use agent_common::counter::Counter;
+
 use super::{
-    events::{Events, Kind, Pair, is_up, source},
+    events::{Counts, Events, Kind, Pair, is_up, source},
     families::Family,
     probes::is_ready,
     process::Process,
@@ -14,24 +16,29 @@ use super::{
 };
 use crate::{
     kernel::preflight,
-    sinks::outputs::{self, Outputs},
+    sinks::{
+        account::Figures,
+        outputs::{self, Outputs},
+        spool,
+    },
 };
 
 /// Why something is lost before the sinks, as `lost` lines say it.
-const LOST_BEFORE_SINKS: [&str; 9] = [
-    "ring_buffer_full",
-    "connection_table_full",
-    "closed_table_failed",
-    "kernel_read_fault",
-    "program_skipped_by_kernel",
-    "closed_connection_forgotten",
-    "queue_full",
-    "record_malformed",
-    "backend_not_asked",
-];
+fn lost_before_sinks() -> impl Iterator<Item = &'static str> {
+    const IN_THE_AGENT: [&str; 5] = [
+        "program_skipped_by_kernel",
+        "closed_connection_forgotten",
+        "queue_full",
+        "record_malformed",
+        "backend_not_asked",
+    ];
+    Counter::LOSSES.iter().map(|(_, cause)| *cause).chain(IN_THE_AGENT)
+}
+
 /// Why a sink loses something.
-const LOST_BY_SINKS: [&str; 6] =
-    ["sink_queue_full", "sink_rejected", "sink_write_failed", "spool_full", "spool_damaged", "spool_unwritable"];
+fn lost_by_sinks() -> impl Iterator<Item = &'static str> {
+    ["sink_queue_full", "sink_rejected", "sink_write_failed"].into_iter().chain(spool::Loss::ALL.map(spool::Loss::name))
+}
 
 /// A value.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -73,9 +80,12 @@ impl Sources {
     #[must_use]
     pub fn collect(&self) -> Samples {
         let mut samples = Collector::default();
-        samples.events(self);
+        let sinks = self.outputs.figures();
+        let counts = self.events.read();
+        samples.events(&counts);
+        samples.losses(&counts.lost, &sinks, &self.outputs);
         samples.stages(&self.vitals, self.most_records);
-        samples.sinks(&self.outputs);
+        samples.sinks(&sinks);
         samples.itself(&self.vitals);
         samples.0
     }
@@ -92,22 +102,26 @@ impl Collector {
         self.0.entry(family).or_default().push((labels, value));
     }
 
-    fn events(&mut self, sources: &Sources) {
-        let counts = sources.events.read();
-        for (kind, count) in &counts.events {
-            self.event(kind, counts.pair(kind), *count);
+    fn events(&mut self, counts: &Counts) {
+        for (pair, kinds) in &counts.events {
+            for (kind, count) in kinds {
+                self.event(kind, pair, *count);
+            }
         }
         for ((named, by), count) in &counts.names {
             self.add(Family::Attributions, [named.name(), by], Value::Count(*count));
         }
-        // From 0 on, also what has not happened: `increase()` does not see the first value of a series.
-        let mut lost: BTreeMap<(String, &str), u64> =
-            LOST_BEFORE_SINKS.iter().map(|cause| ((String::new(), *cause), 0)).collect();
-        for (sink, _) in sources.outputs.figures() {
-            lost.extend(LOST_BY_SINKS.iter().map(|cause| ((sink.clone(), *cause), 0)));
+    }
+
+    /// From 0 on, also what has not happened: `increase()` does not see the first value of a series.
+    fn losses(&mut self, before: &BTreeMap<&'static str, u64>, sinks: &[(String, Figures)], outputs: &Outputs) {
+        let of = |sink: &str, cause: &'static str, count| ((sink.to_owned(), cause), count);
+        let mut lost: BTreeMap<(String, &str), u64> = lost_before_sinks().map(|cause| of("", cause, 0)).collect();
+        for (sink, _) in sinks {
+            lost.extend(lost_by_sinks().map(|cause| of(sink, cause, 0)));
         }
-        lost.extend(counts.lost.iter().map(|(cause, count)| ((String::new(), *cause), *count)));
-        lost.extend(sources.outputs.lost());
+        lost.extend(before.iter().map(|(cause, count)| of("", cause, *count)));
+        lost.extend(outputs.lost());
         for ((sink, cause), count) in &lost {
             self.add(Family::Lost, [cause, sink], Value::Count(*count));
         }
@@ -146,16 +160,16 @@ impl Collector {
             self.add(Family::Unseen, [], Value::Count(unseen));
         }
         // A kernel that does not count says 0, which is no number of runs.
-        for program in vitals.programs().iter().filter(|program| program.runs > 0) {
-            let labels = [program.hook, program.flavour.name()];
-            self.add(Family::ProgramRuns, labels, Value::Count(program.runs));
-            self.add(Family::ProgramRunTime, labels, Value::Quantity(program.ns as f64 / 1e9));
+        for (hook, runs) in vitals.programs().iter().filter(|(_, runs)| runs.count > 0) {
+            let labels = [hook.hook, hook.flavour.name()];
+            self.add(Family::ProgramRuns, labels, Value::Count(runs.count));
+            self.add(Family::ProgramRunTime, labels, Value::Quantity(runs.ns as f64 / 1e9));
         }
     }
 
-    fn sinks(&mut self, outputs: &Outputs) {
+    fn sinks(&mut self, sinks: &[(String, Figures)]) {
         self.add(Family::QueueLinesLimit, [], Value::Count(outputs::QUEUE as u64));
-        for (sink, figures) in &outputs.figures() {
+        for (sink, figures) in sinks {
             self.add(Family::QueueLines, [sink], Value::Count(figures.in_queue));
             self.add(Family::SinkLines, [sink], Value::Count(figures.delivered));
             self.add(Family::SinkFailing, [sink], Value::flag(figures.is_failing));
@@ -208,7 +222,7 @@ mod tests {
         let causes = schema["oneOf"].as_array().unwrap().iter();
         let causes = causes.filter_map(|line| line["properties"]["lost"]["properties"]["cause"]["enum"].as_array());
         let known: BTreeSet<&str> = causes.flatten().filter_map(|cause| cause.as_str()).collect();
-        let listed: BTreeSet<&str> = LOST_BEFORE_SINKS.into_iter().chain(LOST_BY_SINKS).collect();
+        let listed: BTreeSet<&str> = lost_before_sinks().chain(lost_by_sinks()).collect();
         assert_eq!(listed, known);
 
         let sources = Sources::default();

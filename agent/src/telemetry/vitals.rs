@@ -10,10 +10,7 @@ use std::{
 
 use crate::{
     attribution::pods::health::Healths,
-    kernel::{
-        attach::Attached,
-        plan::{Flavour, Hook},
-    },
+    kernel::{attach::Attached, losses::Runs, plan::Hook},
 };
 
 /// The agent's vital signs.
@@ -32,7 +29,7 @@ pub struct Vitals {
     pub reloads: Reloads,
     attached: OnceLock<(Vec<Hook>, u64)>,
     healths: OnceLock<Arc<Healths>>,
-    programs: Mutex<Vec<ProgramRuns>>,
+    programs: Mutex<Vec<(Hook, Runs)>>,
 }
 
 impl Default for Vitals {
@@ -86,29 +83,20 @@ impl Vitals {
         self.healths.get().map(AsRef::as_ref)
     }
 
-    /// How often programs ran so far.
-    pub fn ran(&self, programs: Vec<ProgramRuns>) {
-        *lock(&self.programs) = programs;
+    /// What the kernel counts of each program so far.
+    pub fn ran(&self, programs: Vec<(Hook, Runs)>) {
+        *self.lock_programs() = programs;
     }
 
     /// See [`Vitals::ran`].
     #[must_use]
-    pub fn programs(&self) -> Vec<ProgramRuns> {
-        lock(&self.programs).clone()
+    pub fn programs(&self) -> Vec<(Hook, Runs)> {
+        self.lock_programs().clone()
     }
-}
 
-/// How often one program ran and how long that took, as far as the kernel counts it (`kernel.bpf_stats_enabled`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProgramRuns {
-    /// Name of the tracepoint or function.
-    pub hook: &'static str,
-    /// How it is attached.
-    pub flavour: Flavour,
-    /// `run_cnt` of `struct bpf_prog_info`.
-    pub runs: u64,
-    /// `run_time_ns`.
-    pub ns: u64,
+    fn lock_programs(&self) -> MutexGuard<'_, Vec<(Hook, Runs)>> {
+        self.programs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Records between two threads.
@@ -190,10 +178,6 @@ impl Reloads {
     pub fn read(&self) -> (u64, u64, bool) {
         (self.applied.load(Relaxed), self.refused.load(Relaxed), !self.was_refused.load(Relaxed))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -4,6 +4,9 @@ use std::fmt::{self, Display, Formatter};
 
 use kube::runtime::watcher;
 
+/// So much of what somebody else says is repeated.
+const MOST_QUOTED: usize = 200;
+
 /// What is wrong with a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -72,5 +75,59 @@ pub fn of_request(error: &kube::Error) -> Failure {
         kube::Error::SerdeError(_) => "check that this is an API server",
         _ => "check the address and the network; the agent asks again",
     };
-    Failure::new(chain(error), remedy)
+    Failure::new(said(error), remedy)
+}
+
+/// What an API server or a kubelet said. The library's own text has the whole status object beside its message.
+#[must_use]
+pub fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => {
+            let said = [status.message.trim(), status.reason.trim()].into_iter().find(|text| !text.is_empty());
+            format!("{} ({})", quoted(said.unwrap_or("no word")), status.code)
+        }
+        _ => chain(error),
+    }
+}
+
+/// What somebody else says, harmless and of bounded length.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    let mut quoted: String = text.chars().take(MOST_QUOTED).flat_map(harmless).collect();
+    if text.chars().nth(MOST_QUOTED).is_some() {
+        quoted.push('…');
+    }
+    quoted
+}
+
+fn harmless(character: char) -> impl Iterator<Item = char> {
+    let escaped = character.is_control().then(|| character.escape_default());
+    let kept = escaped.is_none().then_some(character);
+    escaped.into_iter().flatten().chain(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_once_and_without_its_status_object() {
+        let message = "nodes is forbidden: User \"agent\" cannot list resource \"nodes\" in API group \"\"";
+        let refused = Status::failure(message, "Forbidden").with_code(403);
+        let failure = of_request(&kube::Error::Api(refused.boxed()));
+        assert_eq!(failure.what, format!("{message} (403)"));
+        assert!(failure.remedy.starts_with("allow"));
+
+        let silent = Status::failure(" ", "").with_code(500);
+        assert_eq!(said(&kube::Error::Api(silent.boxed())), "no word (500)");
+    }
+
+    #[test]
+    fn what_others_say_is_repeated_without_control_characters_and_not_for_ever() {
+        assert_eq!(quoted("it's broken: \"é\""), "it's broken: \"é\"");
+        assert_eq!(quoted("a\u{1b}[2Jb\r\n"), "a\\u{1b}[2Jb\\r\\n");
+        assert_eq!(quoted(&"x".repeat(1_000_000)).chars().count(), MOST_QUOTED + 1);
+    }
 }

@@ -12,7 +12,7 @@ use super::{
     allow::Allowed,
     client::client,
     facts::PodFacts,
-    failure::{Failure, chain},
+    failure::{Failure, chain, said},
     object,
 };
 
@@ -80,6 +80,6 @@ impl Kubelet {
             kube::Error::SerdeError(_) => "check that --kubelet names a kubelet",
             _ => "check --kubelet, and --kubelet-ca or --kubelet-insecure for its certificate",
         };
-        Failure::new(format!("{}/pods: {}", self.url, chain(error)), remedy)
+        Failure::new(format!("{}/pods: {}", self.url, said(error)), remedy)
     }
 }

@@ -17,7 +17,7 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
-use super::error::{CriError, quoted};
+use super::{super::failure::quoted, error::CriError};
 
 /// How long a runtime has.
 #[derive(Clone, Copy, Debug)]

@@ -2,9 +2,6 @@
 
 use std::{path::PathBuf, time::Duration};
 
-/// So much of what a runtime says is repeated.
-const MOST_QUOTED: usize = 200;
-
 /// Why a runtime's socket told nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CriError {
@@ -86,31 +83,4 @@ pub enum CriError {
         /// In the runtime's words.
         said: String,
     },
-}
-
-/// A text of the runtime's, harmless and of bounded length.
-pub(super) fn quoted(text: &str) -> String {
-    let mut quoted: String = text.chars().take(MOST_QUOTED).flat_map(harmless).collect();
-    if text.chars().nth(MOST_QUOTED).is_some() {
-        quoted.push('…');
-    }
-    quoted
-}
-
-fn harmless(character: char) -> impl Iterator<Item = char> {
-    let escaped = character.is_control().then(|| character.escape_default());
-    let kept = escaped.is_none().then_some(character);
-    escaped.into_iter().flatten().chain(kept)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_runtime_says_is_repeated_without_control_characters_and_not_for_ever() {
-        assert_eq!(quoted("it's broken: \"é\""), "it's broken: \"é\"");
-        assert_eq!(quoted("a\u{1b}[2Jb\r\n"), "a\\u{1b}[2Jb\\r\\n");
-        assert_eq!(quoted(&"x".repeat(1_000_000)).chars().count(), MOST_QUOTED + 1);
-    }
 }
