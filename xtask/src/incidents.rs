@@ -7,8 +7,9 @@
 //! * [`programs`]: installs the real programs below the cache.
 //! * [`part`]: the process of one story; [`stage`]: what it has at hand. [`network`], [`cgroup`], [`process`], [`sockets`],
 //!   [`mod@agent`]: what it is made of.
-//! * [`verdict`]: what was expected and what was found.
+//! * [`verdict`]: what was expected and what was found; [`again`]: once more, where the machine is to blame.
 
+pub mod again;
 pub mod agent;
 mod cgroup;
 mod client;
@@ -25,7 +26,6 @@ mod stories;
 pub mod verdict;
 
 use std::{
-    fs,
     path::Path,
     process::Stdio,
     sync::atomic::{AtomicUsize, Ordering},
@@ -38,10 +38,11 @@ use anyhow::{Context, Result, bail};
 use crate::{
     cargo, child,
     cli::{IncidentPart, Incidents},
+    files,
     setup::{self, Scope},
 };
 use stories::{STORIES, Story};
-use verdict::{Layer, Verdict, summarise};
+use verdict::{Verdict, summarise};
 
 /// How many stories are played at once: each has a network, a cgroup and an agent of its own, and they mostly wait for
 /// timeouts. What is late on a busy machine each measures itself.
@@ -58,7 +59,7 @@ pub fn perform(options: &Incidents) -> Result<()> {
     }
     let tools = setup::perform(Scope::Everything)?;
     let folder = tools.cache.join("incidents");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    files::make_folder(&folder)?;
     {
         let _lock = setup::lock(&tools)?;
         let needed: Vec<_> = chosen.iter().flat_map(|story| story.programs).copied().collect();
@@ -67,7 +68,9 @@ pub fn perform(options: &Incidents) -> Result<()> {
     // The build of the kernel tests, which `cargo xtask test` has made: alone its dependencies would be compiled anew, with
     // fewer features.
     let rstscope = cargo::build_kernel_tests(false)?.rstscope;
-    let played = play_all(&chosen, |story| play(story, &rstscope, &folder, options.full))?;
+    let played = play_all(&chosen, |story| {
+        again::if_it_stood_still(story.name, || play(story, &rstscope, &folder, options.full))
+    })?;
     summarise("incidents", "story", "measured", STORIES.len(), &played)
 }
 
@@ -125,10 +128,5 @@ fn play(story: &Story, rstscope: &Path, programs: &Path, full: bool) -> Result<V
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("cannot run `{}`", child::shown(&command)))?;
-    if output.status.success() {
-        return Verdict::from_json(&String::from_utf8_lossy(&output.stdout));
-    }
-    let mut verdict = Verdict::default();
-    verdict.problem(Layer::Facts, &format!("the story's process failed ({}), see above", output.status), None);
-    Ok(verdict)
+    Verdict::of_process(&output, "story")
 }

@@ -1,7 +1,6 @@
 //! One `rstscope trace`, started and stopped by a test.
 
 use std::{
-    fmt::Write as _,
     io::{BufRead, BufReader, Read},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -163,12 +162,14 @@ impl Agent {
     /// Waits for a line that `wanted` accepts. Lines that came before stay available to later calls.
     ///
     /// Whatever a test provokes, the kernel's own reason for it must not contradict the cause.
+    #[track_caller]
     pub fn wait(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let line = self.next_wanted(what, wanted);
         crate::expect::absent(&line, "/cause/evidence/kernel_reason_disagrees");
         line
     }
 
+    #[track_caller]
     fn next_wanted(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         if let Some(index) = self.seen.iter().position(&wanted) {
             return self.seen.remove(index);
@@ -181,14 +182,33 @@ impl Agent {
                 None => break,
             }
         }
-        let mut seen = String::new();
-        for line in &self.seen {
-            writeln!(seen, "{line}").expect("writing to a string");
+        panic!(
+            "no line for: {what}\nseen were:\n{}it was stopped, and then said:\n{}",
+            shown(&self.seen),
+            self.last_words()
+        );
+    }
+
+    /// What it still says when it is stopped, whatever that is, and standard error: for a test that fails.
+    fn last_words(&mut self) -> String {
+        self.interrupt();
+        let mut rest = Vec::new();
+        while let Ok(line) = self.lines.recv_timeout(patience()) {
+            rest.push(line);
         }
-        panic!("no line for: {what}\nseen were:\n{seen}");
+        // Past the time it is given it has not ended, and neither has its standard error.
+        let ended = self.child.try_wait().ok().flatten().is_some();
+        let stderr = self.stderr.take().filter(|_| ended).and_then(|stderr| stderr.join().ok());
+        shown(&rest) + &stderr.unwrap_or_default()
+    }
+
+    fn interrupt(&self) {
+        // SAFETY: the child has not been waited for, so its pid is its own.
+        unsafe { libc::kill(self.pid(), libc::SIGINT) };
     }
 
     /// Waits for the reset of this direction with this port at the local end, in this namespace.
+    #[track_caller]
     pub fn reset(&mut self, netns: &Netns, direction: &str, local_port: u16) -> Value {
         let inode = netns.inode();
         self.wait(&format!("reset {direction} with local port {local_port}"), |line| {
@@ -201,6 +221,7 @@ impl Agent {
 
     /// The same for a reset that no full socket sends, unless the agent said that this kernel does not show those: then
     /// it must not make one up, which [`Self::nothing_more`] asserts.
+    #[track_caller]
     pub fn reset_without_socket(&mut self, netns: &Netns, local_port: u16) -> Option<Value> {
         self.sees_every_sender().then(|| self.reset(netns, "sent", local_port))
     }
@@ -226,6 +247,7 @@ impl Agent {
     }
 
     /// Waits for the failed connect to this port, in this namespace.
+    #[track_caller]
     pub fn connect_failure(&mut self, netns: &Netns, peer_port: u16) -> Value {
         let inode = netns.inode();
         self.wait(&format!("connect failure to port {peer_port}"), |line| {
@@ -252,7 +274,8 @@ impl Agent {
         lines
     }
 
-    /// Fails if anything more about this namespace arrives within 400 ms, four times as long as any line is held back.
+    /// Fails if anything more about this namespace arrives within 400 ms, four times as long as lines are held back. (Those
+    /// of an end that certainly has a sender here wait longer for it, and a test that expects one waits for it by name.)
     ///
     /// Apart from the aftermath of a close: where two ends are dropped one right after the other, the FIN of the second may
     /// cross the reset of the first, and is answered by one more.
@@ -270,8 +293,7 @@ impl Agent {
 
     /// Sends SIGINT, as Ctrl-C does, and returns every remaining line and standard error.
     pub fn stop(mut self) -> (Vec<Value>, String) {
-        // SAFETY: the child has not been waited for, so its pid is its own.
-        unsafe { libc::kill(self.pid(), libc::SIGINT) };
+        self.interrupt();
         let mut rest = std::mem::take(&mut self.seen);
         while let Some(line) = self.next(patience()) {
             rest.push(line);
@@ -281,6 +303,11 @@ impl Agent {
         assert!(status.success(), "{status}: {stderr}");
         (rest, stderr)
     }
+}
+
+/// Lines as they were written.
+fn shown(lines: &[Value]) -> String {
+    lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
 impl Drop for Agent {

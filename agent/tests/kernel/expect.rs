@@ -81,12 +81,17 @@ pub fn cause(line: &Value, code: &str, confidence: &str) {
     is(line, "/cause/confidence", confidence);
 }
 
-/// By how many milliseconds one line's event came before the other's.
+/// By how many milliseconds one line's event came before the other's. A reset that a close sent came with the close, which
+/// may have lost the processor before it was told of.
 pub fn apart_ms(first: &Value, second: &Value) -> f64 {
     let time = |line: &Value| -> jiff::Timestamp {
         line["time"].as_str().and_then(|time| time.parse().ok()).unwrap_or_else(|| panic!("no time: {line}"))
     };
-    time(second).duration_since(time(first)).as_secs_f64() * 1000.0
+    let told_late_ms = |line: &Value| {
+        let by_close = line["facts"]["ended_before"] == true;
+        line["facts"]["closed_ms_ago"].as_f64().filter(|_| by_close).unwrap_or(0.0)
+    };
+    time(second).duration_since(time(first)).as_secs_f64() * 1000.0 + told_late_ms(first) - told_late_ms(second)
 }
 
 /// Plays a scene until its timing was hit, which a slow machine misses at times. The scene itself asserts what a line may

@@ -26,9 +26,17 @@ mod servers;
 mod shared;
 mod sockets;
 mod spooled;
+#[path = "../../../xtask/src/standstill.rs"]
+mod standstill;
 mod times;
 
+use std::{
+    panic::{catch_unwind, resume_unwind},
+    time::Duration,
+};
+
 use libtest_mimic::{Arguments, Trial};
+use standstill::NOTICEABLE;
 use times::Times;
 
 type Case = (&'static str, fn());
@@ -68,22 +76,24 @@ fn main() {
     conclusion.exit();
 }
 
-/// In an emulated machine a test that fails is played once more, and fails if it fails again: whoever provokes something
-/// within milliseconds there misses it now and then, when the host is busy. `cargo xtask vm` counts these.
-fn repeated_if_slow(name: &str, test: fn()) {
-    if !agent::is_slow() {
-        return test();
-    }
-    if std::panic::catch_unwind(test).is_err() {
-        println!("\nrepeated: {name}");
-        test();
-    }
+/// How often at most a test is played again.
+const REPEATS: usize = 3;
+
+/// A test that fails while the machine stands still is played again, and fails if it fails to the last: whoever provokes
+/// something within milliseconds misses it then. An emulated machine stands still all the time, when its host is busy.
+/// `cargo xtask vm` counts these.
+fn repeated_if_it_stood_still(name: &str, test: fn()) {
+    let least = if agent::is_slow() { Duration::ZERO } else { NOTICEABLE };
+    let tell = |_: &_, still: Duration| {
+        println!("\nrepeated: {name} (the machine had stood still for {} ms)", still.as_millis());
+    };
+    standstill::again(REPEATS, least, || catch_unwind(test), tell).unwrap_or_else(|panic| resume_unwind(panic));
 }
 
 fn trial((name, test): Case, times: &Times) -> Trial {
     let times = times.clone();
     Trial::test(name, move || {
-        times.measure(name, || repeated_if_slow(name, test));
+        times.measure(name, || repeated_if_it_stood_still(name, test));
         Ok(())
     })
 }

@@ -59,6 +59,8 @@ pub enum Trouble {
     Status(u16, Option<String>),
     /// 413 for bodies of more bytes than this.
     TooLarge(usize),
+    /// The request is served, and answered after this time.
+    Late(Duration),
     /// No answer at all.
     Silence,
     /// The request is served, and the answer breaks off in the middle of its first line.
@@ -256,6 +258,11 @@ fn converse<R: Rules>(socket: TcpStream, shared: &Shared<R>) {
         let response = match trouble {
             Trouble::TooLarge(most) if request.body.len() > most => Response::new(413, "too large"),
             Trouble::None | Trouble::TooLarge(_) => serve(),
+            Trouble::Late(by) => {
+                let response = serve();
+                std::thread::sleep(by);
+                response
+            }
             Trouble::Status(status, after) => {
                 let mut response = Response::new(status, "as commanded");
                 response.headers.extend(after.map(|after| ("Retry-After".to_owned(), after)));

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 
 use super::{
     process::{Process, bound_to_us},
-    stage::{Stage, write},
+    stage::Stage,
 };
+use crate::files;
 
 /// The port Envoy listens on.
 pub const PORT: u16 = 10_000;
@@ -89,7 +90,7 @@ fn start(stage: &Stage, filter: &Value, cluster: &Value) -> Result<Process> {
         "clusters": [cluster],
     } });
     let file = stage.folder.join("envoy.json");
-    write(&file, &configuration.to_string())?;
+    files::write_file(&file, &configuration.to_string())?;
     let mut command = bound_to_us(stage.programs.envoy());
     command.arg("--config-path").arg(&file).args(["--concurrency", "1", "--disable-hot-restart"]);
     command.args(["--log-level", "warning"]);

@@ -2,10 +2,10 @@
 
 use std::{fs, path::PathBuf, process, thread, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use super::{agent, network, stage::Stage, stories, verdict::Layer};
-use crate::{child, cli::StoryPart};
+use crate::{cli::StoryPart, files};
 
 /// Plays a story and prints the verdict.
 pub fn play(options: &StoryPart) -> Result<()> {
@@ -44,7 +44,7 @@ struct Scratch(PathBuf);
 impl Scratch {
     fn new() -> Result<Self> {
         let folder = std::env::temp_dir().join(format!("rstscope-incident-{}", process::id()));
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        files::make_folder(&folder)?;
         Ok(Self(folder))
     }
 }
@@ -52,6 +52,6 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         // It is in the folder for temporary files, should this fail.
-        let _removed = child::remove_folder(&self.0);
+        let _removed = files::remove_folder(&self.0);
     }
 }

@@ -6,8 +6,9 @@ use anyhow::Result;
 
 use super::{
     process::{Process, bound_to_us},
-    stage::{Stage, write},
+    stage::Stage,
 };
+use crate::files;
 
 /// The port every server listens on, in a namespace of its own.
 pub const PORT: u16 = 8080;
@@ -178,7 +179,7 @@ async def application(scope, receive, send):
     await send({'type': 'http.response.start', 'status': 200, 'headers': [(b'content-length', b'3')]})
     await send({'type': 'http.response.body', 'body': b'ok\\n'})
 ";
-    write(&stage.folder.join("server.py"), application)?;
+    files::write_file(&stage.folder.join("server.py"), application)?;
     let mut command = python(stage);
     command.args(["-m", "uvicorn", "--host", "127.0.0.1", "--port", &PORT.to_string(), "server:application"]);
     if timeout != UVICORN.timeout(true) {
@@ -197,7 +198,7 @@ def application(environ, start):
     start('200 OK', [('Content-Length', '3')])
     return [b'ok\\n']
 ";
-    write(&stage.folder.join("server.py"), application)?;
+    files::write_file(&stage.folder.join("server.py"), application)?;
     let mut command = python(stage);
     // The default worker knows no keep-alive.
     command.args(["-m", "gunicorn", "--worker-class", "gthread", "--threads", "4"]);
@@ -221,7 +222,7 @@ cherrypy.config.update({{
 cherrypy.quickstart(Root())
 "
     );
-    write(&stage.folder.join("server.py"), &application)?;
+    files::write_file(&stage.folder.join("server.py"), &application)?;
     serve(stage, "cherrypy", python(stage).arg("server.py"))
 }
 
@@ -245,7 +246,7 @@ pub fn nginx_with(stage: &Stage, rules: &str, port: u16) -> Result<Process> {
         pid = folder.join("pid").display(),
     );
     let file = folder.join("nginx.conf");
-    write(&file, &configuration)?;
+    files::write_file(&file, &configuration)?;
     let (program, libraries) = stage.programs.nginx()?;
     let mut command = with_libraries(&program, &libraries);
     command.arg("-p").arg(&folder).arg("-c").arg(&file).args(["-e", "stderr"]);
@@ -274,7 +275,7 @@ pub fn haproxy_checking(stage: &Stage, dead: (&str, u16)) -> Result<Process> {
 /// HAProxy with this configuration, which listens on this port.
 pub fn haproxy_with(stage: &Stage, configuration: &str, port: u16) -> Result<Process> {
     let file = stage.folder.join("haproxy.cfg");
-    write(&file, configuration)?;
+    files::write_file(&file, configuration)?;
     let (program, libraries) = stage.programs.haproxy()?;
     let mut command = with_libraries(&program, &libraries);
     Process::serve("haproxy", command.arg("-db").arg("-f").arg(&file), &stage.folder, port)
@@ -293,10 +294,10 @@ fn tomcat(stage: &Stage, timeout: Duration) -> Result<Process> {
         <servlet-class>org.apache.catalina.servlets.DefaultServlet</servlet-class></servlet><servlet-mapping>\
         <servlet-name>files</servlet-name><url-pattern>/</url-pattern></servlet-mapping><welcome-file-list>\
         <welcome-file>index.html</welcome-file></welcome-file-list></web-app>\n";
-    write(&base.join("conf/server.xml"), &configuration)?;
-    write(&base.join("webapps/ROOT/WEB-INF/web.xml"), application)?;
-    write(&base.join("webapps/ROOT/index.html"), "ok\n")?;
-    write(&base.join("temp/empty"), "")?;
+    files::write_file(&base.join("conf/server.xml"), &configuration)?;
+    files::write_file(&base.join("webapps/ROOT/WEB-INF/web.xml"), application)?;
+    files::write_file(&base.join("webapps/ROOT/index.html"), "ok\n")?;
+    files::write_file(&base.join("temp/empty"), "")?;
     let home = stage.programs.tomcat()?;
     let mut command = bound_to_us(stage.programs.java());
     command

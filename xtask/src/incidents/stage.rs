@@ -1,11 +1,8 @@
 //! What a story has at hand: an agent, the real programs, a folder, and the verdict that it writes.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::{agent::Agent, programs::Programs, verdict::Verdict};
 use crate::cli::StoryPart;
@@ -48,11 +45,4 @@ impl Stage {
         self.agent = Agent::start(&self.rstscope, self.namespace, flags)?;
         Ok(())
     }
-}
-
-/// Writes a file of a program's configuration, and the folders it is in.
-pub fn write(file: &Path, text: &str) -> Result<()> {
-    let folder = file.parent().context("a file is in a folder")?;
-    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
-    fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }

@@ -1,6 +1,6 @@
 //! What a story found: what it measured, and where rstscope said something else than what had happened.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{ops::RangeInclusive, process::Output, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -134,13 +134,23 @@ impl Verdict {
     }
 
     /// What such a process said.
-    pub fn from_json(text: &str) -> Result<Self> {
+    fn from_json(text: &str) -> Result<Self> {
         let value: Value = serde_json::from_str(text).context("the story said what is no JSON")?;
         let list = |name: &str| value[name].as_array().cloned().with_context(|| format!("the story said no {name}"));
         let texts = |name: &str| -> Result<Vec<String>> {
             Ok(list(name)?.iter().filter_map(|text| Some(text.as_str()?.to_owned())).collect())
         };
         Ok(Self { problems: list("problems")?, measured: texts("measured")?, said: texts("said")? })
+    }
+
+    /// What the process of a story or a case (`whose`) said, or that it failed.
+    pub fn of_process(output: &Output, whose: &str) -> Result<Self> {
+        if output.status.success() {
+            return Self::from_json(&String::from_utf8_lossy(&output.stdout));
+        }
+        let mut verdict = Self::default();
+        verdict.problem(Layer::Facts, &format!("the {whose}'s process failed ({}), see above", output.status), None);
+        Ok(verdict)
     }
 
     /// One word for the table: the first layer that is not right.

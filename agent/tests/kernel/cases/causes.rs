@@ -38,6 +38,7 @@ pub const CASES: &[Case] = &[
     ("cause_keepalive_timeout", keepalive_timeout),
     ("cause_retransmission_timeout", retransmission_timeout),
     ("cause_zero_window_timeout", zero_window_timeout),
+    ("cause_timeout_of_what_never_left_this_host", never_left),
     ("cause_tls_close_notify_is_benign", tls_close_notify),
     ("cause_rejected_by_firewall", rejected_by_firewall),
 ];
@@ -424,6 +425,20 @@ fn zero_window_timeout() {
     tcp_option(&client, libc::TCP_USER_TIMEOUT, 500);
     far.ip("addr del 10.81.0.2/24 dev far");
     cause(&timed_out(&mut agent, &near), "zero_window_timeout", "certain");
+}
+
+/// The route is gone: the kernel probes as it does for a closed window, but the window is open.
+fn never_left() {
+    let mut agent = Agent::shared();
+    let (near, _far, mut client, _server) = connected_then_gone(|_| {});
+    tcp_option(&client, libc::TCP_USER_TIMEOUT, 500);
+    near.ip("route del 10.81.0.0/24 dev near");
+    client.write_all(b"nowhere").unwrap();
+    let line = timed_out(&mut agent, &near);
+    is(&line, "/facts/unsent_bytes", 7);
+    is(&line, "/facts/in_flight_bytes", 0);
+    cause(&line, "retransmission_timeout", "likely");
+    assert!(number(&line, "/cause/evidence/send_window_bytes") > 7.0, "{line:#}");
 }
 
 fn tls_close_notify() {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     Case,
-    agent::{Agent, at_leisure, patience, scaled},
+    agent::{Agent, at_leisure, is_slow, patience, scaled},
     netns::Netns,
     sockets::{Family, linger_zero},
 };
@@ -59,7 +59,6 @@ fn ten_thousand() {
     let mut connections: HashMap<&str, usize> = HashMap::new();
     for line in &lines {
         *connections.entry(line["connection"]["id"].as_str().unwrap()).or_default() += 1;
-        assert!(line["connection"]["other_end"].is_object(), "not joined: {line}");
         assert_eq!(line["age_is_minimum"], false, "{line}");
         let direction = line["reset"]["direction"].as_str().unwrap();
         let end = if direction == "sent" { "local" } else { "peer" };
@@ -69,6 +68,11 @@ fn ten_thousand() {
         let own = (direction.to_owned(), port, line["facts"]["sequence"].to_string());
         assert!(sequences.insert(own), "twice: {line}");
     }
+    // A sender waits 100 ms for its receiver and a receiver a second for its sender, by the clock of the records: an emulated
+    // machine that stands still for longer in between is now and then not waited for.
+    let not_joined: Vec<_> = lines.iter().filter(|line| !line["connection"]["other_end"].is_object()).collect();
+    let most = if is_slow() { lines.len() / 50 } else { 0 };
+    assert!(not_joined.len() <= most, "{} of {} not joined: {not_joined:#?}", not_joined.len(), lines.len());
     let missing: Vec<_> = wanted.iter().filter(|(key, count)| found.get(*key) != Some(*count)).take(5).collect();
     assert!(missing.is_empty(), "{} of {} lines; e.g. {missing:?}", lines.len(), 2 * count);
     assert_eq!(lines.len(), 2 * count);

@@ -38,7 +38,7 @@ pub const CASES: &[Case] = &[
 ];
 
 /// So many resets of a connection in `netns`; the ports of their clients.
-fn resets(netns: &Netns, count: usize) -> Vec<u16> {
+pub fn resets(netns: &Netns, count: usize) -> Vec<u16> {
     let reset = |_| {
         let pair = netns.run(|| Pair::connect(Family::V4));
         let port = pair.client_port();

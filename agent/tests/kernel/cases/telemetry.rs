@@ -9,6 +9,7 @@ use std::{
 
 use serde_json::Value;
 
+use super::sinks::resets;
 use crate::{
     Case,
     agent::patience,
@@ -18,7 +19,6 @@ use crate::{
         http::{Server, Trouble},
         loki::Loki,
     },
-    sockets::{Family, Pair, linger_zero},
 };
 
 pub const CASES: &[Case] = &[
@@ -60,13 +60,6 @@ fn until(what: &str, daemon: &Daemon, mut is_so: impl FnMut() -> bool) {
     while !is_so() {
         assert!(began.elapsed() < patience(), "not in time: {what}; it says: {}", daemon.errors());
         std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn resets(netns: &Netns, count: usize) {
-    for _ in 0..count {
-        let pair = netns.run(|| Pair::connect(Family::V4));
-        linger_zero(&pair.client);
     }
 }
 

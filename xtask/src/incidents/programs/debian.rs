@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    child,
+    child, files,
     setup::{already_there, done, working},
 };
 
@@ -73,14 +73,14 @@ pub fn ensure(package: &Package, apt: &mut Apt, folder: &Path) -> Result<()> {
     }
     working(&what, "downloading and unpacking it");
     let unfinished = folder.join(format!("{}.unfinished", package.name));
-    child::remove_folder(&unfinished)?;
+    files::remove_folder(&unfinished)?;
     let archives = apt.download(package.name)?;
     for archive in &archives {
         let mut command = Command::new("dpkg-deb");
         child::run_on_stderr(command.arg("-x").arg(archive).arg(&unfinished), "is the disk full?")?;
     }
     let place = folder.join(package.name);
-    child::remove_folder(&place)?;
+    files::remove_folder(&place)?;
     fs::rename(&unfinished, &place).with_context(|| format!("cannot make {}", place.display()))?;
     if !runs(package, &place)? {
         bail!("{} was unpacked but does not run: `apt-get install {}` installs it", place.display(), package.name);
@@ -128,8 +128,8 @@ impl Apt {
             bail!("apt cannot install {package} here ({}): {otherwise}", said.trim().replace('\n', "; "));
         }
         let archives = self.folder.join("archives");
-        child::remove_folder(&archives)?;
-        make_folder(&archives)?;
+        files::remove_folder(&archives)?;
+        files::make_folder(&archives)?;
         let mut download = self.command();
         download.arg("--quiet").arg("download").args(&names).current_dir(&archives);
         child::run_on_stderr(&mut download, "run this again when this machine's mirror answers")?;
@@ -145,7 +145,7 @@ impl Apt {
             return Ok(());
         }
         for name in ["lists/partial", "cache/archives/partial"] {
-            make_folder(&self.folder.join(name))?;
+            files::make_folder(&self.folder.join(name))?;
         }
         let mut update = self.command();
         child::run_on_stderr(update.args(["--quiet", "update"]), "see above; can apt reach its mirror?")?;
@@ -155,7 +155,7 @@ impl Apt {
 
     /// Removes the package lists and archives: by the next time they are old.
     pub fn forget(self) -> Result<()> {
-        child::remove_folder(&self.folder)
+        files::remove_folder(&self.folder)
     }
 
     fn command(&self) -> Command {
@@ -173,10 +173,6 @@ impl Apt {
         command.env("LC_ALL", "C");
         command
     }
-}
-
-fn make_folder(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))
 }
 
 /// The packages a simulated installation names: `Inst PACKAGE (VERSION …)` per line.

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    child,
+    child, files,
     setup::{
         already_there, done,
         system::{self, SystemProgram},
@@ -68,7 +68,7 @@ pub fn ensure(folder: &Path) -> Result<()> {
 /// elsewhere and renamed: what the caller writes last has to say that it is whole.
 pub fn make(environment: &Path, packages: &[&str]) -> Result<()> {
     system::ensure(&PYTHON)?;
-    child::remove_folder(environment)?;
+    files::remove_folder(environment)?;
     child::run_on_stderr(
         Command::new(PYTHON.name).args(["-m", "venv"]).arg(environment),
         "install the package python3-venv, then run this again",

@@ -44,12 +44,15 @@ pub fn play(stage: &mut Stage) -> Result<()> {
         let unread = number(&sent, "/tcp/unread_bytes").unwrap_or_default();
         stage.verdict.measured(format!("{unread} bytes unread"));
         stage.verdict.is(&received, "/role", "client");
-        // What was on its way when the first reset left may be answered by another one.
+        // What was on its way when the connection's own socket sent its reset may be answered by another one, which may even
+        // leave before it.
         let others = stage.agent.about(port);
-        for line in [&sent, &received].into_iter().chain(&others) {
-            stage.verdict.cause(line, "early_response_close");
-        }
+        let is_own = |line: &Value| line["reset"]["socket"] == "full";
+        let own_was_there = [&sent].into_iter().chain(&others).any(is_own);
+        stage.verdict.cause(&received, "early_response_close");
         for line in [&sent].into_iter().chain(&others) {
+            let another = own_was_there && !is_own(line);
+            stage.verdict.cause(line, if another { "close_aftermath" } else { "early_response_close" });
             stage.verdict.is(line, "/reset/direction", "sent");
             stage.verdict.is(line, "/role", "server");
             stage.verdict.is(line, "/local/process/comm", CHERRYPY.process);
