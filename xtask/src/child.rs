@@ -1,8 +1,7 @@
 //! Running other programs: as they are or as root, and one sentence when they fail.
 
 use std::{
-    env, fs,
-    io::{self, ErrorKind},
+    env, fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
@@ -92,15 +91,5 @@ fn cannot_run(command: &Command) -> String {
     match find(&program.to_string()) {
         None => format!("cannot run `{program}`, which is not installed"),
         Some(_) => format!("cannot run `{program}`"),
-    }
-}
-
-/// Removes a folder and what is in it; one that is not there is as good as removed.
-pub fn remove_folder(folder: &Path) -> Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
-        }
-        _ => Ok(()),
     }
 }

@@ -337,7 +337,7 @@ is seen by the system. What was rendered stays in target/deploy.";
 /// Options of `cargo xtask image`.
 #[derive(Debug, Args)]
 pub struct Image {
-    /// What it is for, by default this machine; for another one its C compiler and Rust's library have to be there
+    /// What it is for, by default this machine; another one takes a C compiler for it (Debian: gcc-aarch64-linux-gnu)
     #[arg(long, value_enum)]
     pub arch: Option<Architecture>,
     /// Build twice, the second time a copy of the tree in another folder, and compare

@@ -19,21 +19,22 @@ mod names;
 mod outside;
 mod server;
 
-use std::{fs, process::Stdio, time::Instant};
+use std::{path::Path, process::Stdio, time::Instant};
 
 use anyhow::{Context, Result};
 
 use crate::{
     cargo, child,
     cli::{ContainerPart, Containers},
+    files,
     incidents::{
-        network,
+        again, network,
         programs::debian,
-        verdict::{Layer, Verdict, summarise},
+        verdict::{Verdict, summarise},
     },
     setup::{self, Scope},
 };
-use cases::CASES;
+use cases::{CASES, Case};
 
 /// Unpacks what is missing, plays the cases and sums up.
 pub fn perform(options: &Containers) -> Result<()> {
@@ -46,7 +47,7 @@ pub fn perform(options: &Containers) -> Result<()> {
     }
     let tools = setup::perform(Scope::Everything)?;
     let programs = tools.cache.join("containers");
-    fs::create_dir_all(&programs).with_context(|| format!("cannot make the folder {}", programs.display()))?;
+    files::make_folder(&programs)?;
     {
         let _lock = setup::lock(&tools)?;
         let mut apt = debian::Apt::new(&programs);
@@ -69,23 +70,21 @@ pub fn perform(options: &Containers) -> Result<()> {
         }
         eprintln!("     Playing {}: {}", case.name, case.about);
         let start = Instant::now();
-        let mut command = child::as_root("unshare")?;
-        command.args(["--mount", "--"]).arg(std::env::current_exe().context("xtask has no path")?);
-        command.args(["container-part", "outside", case.name]);
-        command.arg("--outside").arg(network::own_namespace()?.to_string());
-        command.arg("--rstscope").arg(&rstscope).arg("--programs").arg(&programs).arg("--kubelet").arg(&kubelet);
-        let output = command.stderr(Stdio::inherit()).stdin(Stdio::null()).output();
-        let output = output.with_context(|| format!("cannot run `{}`", child::shown(&command)))?;
-        let verdict = if output.status.success() {
-            Verdict::from_json(&String::from_utf8_lossy(&output.stdout))?
-        } else {
-            let mut verdict = Verdict::default();
-            verdict.problem(Layer::Facts, &format!("the case's process failed ({}), see above", output.status), None);
-            verdict
-        };
+        let verdict = again::if_it_stood_still(case.name, || play(case, &rstscope, &programs, &kubelet))?;
         played.push((case.name, verdict, start.elapsed()));
     }
     summarise("containers", "case", "named", CASES.len(), &played)
+}
+
+fn play(case: &Case, rstscope: &Path, programs: &Path, kubelet: &Path) -> Result<Verdict> {
+    let mut command = child::as_root("unshare")?;
+    command.args(["--mount", "--"]).arg(std::env::current_exe().context("xtask has no path")?);
+    command.args(["container-part", "outside", case.name]);
+    command.arg("--outside").arg(network::own_namespace()?.to_string());
+    command.arg("--rstscope").arg(rstscope).arg("--programs").arg(programs).arg("--kubelet").arg(kubelet);
+    let output = command.stderr(Stdio::inherit()).stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("cannot run `{}`", child::shown(&command)))?;
+    Verdict::of_process(&output, "case")
 }
 
 /// Becomes one of the processes of a case.

@@ -30,12 +30,12 @@ mod schemas;
 mod scrape;
 mod settings;
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::{
-    cargo, child,
+    cargo, files,
     setup::{self, Scope},
 };
 use programs::Programs;
@@ -61,8 +61,8 @@ pub fn perform() -> Result<()> {
     // The build of the kernel tests, which `cargo xtask test` makes anyway.
     let rstscope = cargo::build_kernel_tests(false)?.rstscope;
     let scratch = cargo::target_folder()?.join("deploy");
-    child::remove_folder(&scratch)?;
-    fs::create_dir_all(&scratch).with_context(|| format!("cannot make the folder {}", scratch.display()))?;
+    files::remove_folder(&scratch)?;
+    files::make_folder(&scratch)?;
     let bench = Bench { workspace: cargo::workspace()?, scratch, programs, rstscope };
 
     let mut renderings = render::all(&bench)?;

@@ -6,7 +6,8 @@
 //! both ways put the same into an image.
 //!
 //! What could differ between two builds is pinned: `Cargo.lock`, paths are mapped, the linker strips, times are those
-//! of the commit. What stays is the toolchain: another rustc, C compiler or glibc gives other bytes.
+//! of the commit. What stays is the toolchain (another rustc, C compiler or glibc gives other bytes) and the
+//! certificates, which are this machine's.
 //!
 //! * [`build`]: the program, for an [`architecture`]; [`archive`]: the image around it.
 
@@ -26,9 +27,11 @@ use anyhow::{Context, Result, bail};
 use crate::{
     cargo, child,
     cli::Image,
+    files,
     setup::{self, Scope},
 };
 use architecture::Architecture;
+use build::Build;
 
 /// The certificates of public CAs, as Debian's ca-certificates keeps them and rustls looks for them.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -42,15 +45,16 @@ pub fn perform(options: &Image) -> Result<()> {
     let workspace = cargo::workspace()?;
     let epoch = epoch(&workspace)?;
     let folder = cargo::target_folder()?.join("image");
-    let program = build::program(&workspace, &cargo::target_folder()?, architecture, epoch)?;
+    let build = Build::prepare(architecture, epoch)?;
+    let program = build.program(&workspace, &cargo::target_folder()?)?;
     if options.reproduce {
-        build_elsewhere(&workspace, &folder, architecture, epoch, &program)?;
+        build_elsewhere(&build, &workspace, &folder, &program)?;
     }
     if let Some(tree) = &options.tree {
         return lay_out(&program, tree);
     }
     let tree = folder.join("tree");
-    child::remove_folder(&tree)?;
+    files::remove_folder(&tree)?;
     lay_out(&program, &tree)?;
     let archive = archive::pack(&tree, &folder, architecture, epoch)?;
     println!("{}", archive.display());
@@ -58,21 +62,15 @@ pub fn perform(options: &Image) -> Result<()> {
 }
 
 /// Builds a copy of the tree in another folder, and compares.
-fn build_elsewhere(
-    workspace: &Path,
-    folder: &Path,
-    architecture: Architecture,
-    epoch: u64,
-    program: &Path,
-) -> Result<()> {
+fn build_elsewhere(build: &Build, workspace: &Path, folder: &Path, program: &Path) -> Result<()> {
     let copy = folder.join("a copy of the tree");
-    child::remove_folder(&copy)?;
-    fs::create_dir_all(&copy).with_context(|| format!("cannot make the folder {}", copy.display()))?;
+    files::remove_folder(&copy)?;
+    files::make_folder(&copy)?;
     let listed = child::output(Command::new("git").args(["ls-files", "-z"]).current_dir(workspace))?;
     for name in String::from_utf8(listed.stdout).context("a file's name is no text")?.split_terminator('\0') {
-        copy_file(&workspace.join(name), &copy.join(name))?;
+        files::copy_file(&workspace.join(name), &copy.join(name))?;
     }
-    let again = build::program(&copy, &copy.join("target"), architecture, epoch)?;
+    let again = build.program(&copy, &copy.join("target"))?;
     if read(program)? != read(&again)? {
         bail!("{} and {} differ: the build is not reproducible", program.display(), again.display());
     }
@@ -86,12 +84,12 @@ fn lay_out(program: &Path, tree: &Path) -> Result<()> {
         bail!("{CERTIFICATES} is missing, which sinks need for https: install the package ca-certificates");
     }
     for (file, place) in [(program, PROGRAM), (Path::new(CERTIFICATES), CERTIFICATES)] {
-        copy_file(file, &tree.join(place.trim_start_matches('/')))?;
+        files::copy_file(file, &tree.join(place.trim_start_matches('/')))?;
     }
     // Mounted over by manifests; here for whoever runs the image without them.
     for name in ["run", "tmp"] {
         let folder = tree.join(name);
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        files::make_folder(&folder)?;
     }
     let program = tree.join(PROGRAM.trim_start_matches('/'));
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755))
@@ -107,13 +105,6 @@ fn epoch(workspace: &Path) -> Result<u64> {
     let output = child::output(Command::new("git").args(["log", "-1", "--format=%ct"]).current_dir(workspace));
     let committed = output.ok().filter(|output| output.status.success());
     Ok(committed.and_then(|output| String::from_utf8_lossy(&output.stdout).trim().parse().ok()).unwrap_or(0))
-}
-
-fn copy_file(file: &Path, place: &Path) -> Result<()> {
-    let folder = place.parent().context("a file is in a folder")?;
-    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
-    fs::copy(file, place).with_context(|| format!("cannot copy {} to {}", file.display(), place.display()))?;
-    Ok(())
 }
 
 fn read(file: &Path) -> Result<Vec<u8>> {

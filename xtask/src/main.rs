@@ -6,7 +6,7 @@
 //! * [`incidents`]: real incidents, played with the real programs; [`containers`]: real containers of real runtimes;
 //!   [`sinks`]: chaos on the way to the sinks.
 //! * [`deploy`]: manifests, chart, alerts and dashboards, held against what they are for.
-//! * [`cargo`], [`child`]: how cargo, and any other program, is called.
+//! * [`cargo`], [`child`]: how cargo, and any other program, is called; [`files`]: what they read and write.
 
 mod build;
 mod cargo;
@@ -16,12 +16,14 @@ mod containers;
 mod deploy;
 #[expect(dead_code, reason = "where the object ends up is of interest to the build script only")]
 mod ebpf;
+mod files;
 mod image;
 mod incidents;
 mod install;
 mod run;
 mod setup;
 mod sinks;
+mod standstill;
 mod test;
 mod vm;
 

@@ -1,21 +1,21 @@
 //! `cargo xtask setup`: installs what is missing, one printed step after another.
 //!
 //! * [`rust`]: the compiler's version and its components.
-//! * [`library`]: the library source, from rustup or, where rustup cannot download, from [`debian`]'s mirrors.
+//! * [`library`]: Rust's library and its source, from rustup or, where rustup cannot download, from [`debian`]'s mirrors.
 //! * [`linker`]: bpf-linker, compiled against rustc's LLVM.
 //! * [`system`]: the few programs that come from the system's packages.
 
 pub mod debian;
-mod library;
+pub mod library;
 mod linker;
 mod rust;
 pub mod system;
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 
 use anyhow::{Context, Error, Result};
 
-use crate::ebpf::Tools;
+use crate::{ebpf::Tools, files};
 
 /// How much of the set-up is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub fn perform(scope: Scope) -> Result<Tools> {
 /// Two set-ups at once would write to the same folders. The lock goes with the process, however it ends.
 pub fn lock(tools: &Tools) -> Result<File> {
     let cache = &tools.cache;
-    fs::create_dir_all(cache).with_context(|| format!("cannot make the folder {}", cache.display()))?;
+    files::make_folder(cache)?;
     let path = cache.join("lock");
     let lock = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
     if let Err(TryLockError::WouldBlock) = lock.try_lock() {

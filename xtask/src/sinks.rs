@@ -5,7 +5,7 @@
 
 mod collector;
 
-use std::{ffi::OsString, fs, path::Path};
+use std::{ffi::OsString, path::Path};
 
 use anyhow::{Context, Result, bail};
 
@@ -13,6 +13,7 @@ use crate::{
     cargo, child,
     cli::Sinks,
     ebpf::Tools,
+    files,
     incidents::programs::debian::{self, Apt, LOGROTATE, NGINX, Package, RSYSLOG},
     setup::{self, Scope},
 };
@@ -44,7 +45,7 @@ fn fetch(tools: &Tools) -> Result<Vec<OsString>> {
     // nginx is one of the incidents' programs.
     let (incidents, folder) = (tools.cache.join("incidents"), tools.cache.join("sinks"));
     for folder in [&incidents, &folder] {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        files::make_folder(folder)?;
     }
     let _lock = setup::lock(tools)?;
     let mut apt = Apt::new(&folder);

@@ -17,17 +17,15 @@ mod modules;
 mod qemu;
 mod verdict;
 
-use std::{
-    fs::{self, File},
-    path::Path,
-};
+use std::{fs::File, path::Path};
 
 use anyhow::{Context, Error, Result, bail};
 
 use crate::{
-    cargo, child,
+    cargo,
     cli::Vm,
     ebpf::Tools,
+    files,
     setup::{self, Scope},
 };
 use contents::Programs;
@@ -51,8 +49,8 @@ pub fn perform(options: &Vm) -> Result<()> {
     let lock = scratch.with_extension("lock");
     let lock = File::create(&lock).with_context(|| format!("cannot write {}", lock.display()))?;
     lock.try_lock().context("another `cargo xtask vm` uses this target folder")?;
-    child::remove_folder(&scratch)?;
-    fs::create_dir_all(&scratch).with_context(|| format!("cannot make the folder {}", scratch.display()))?;
+    files::remove_folder(&scratch)?;
+    files::make_folder(&scratch)?;
     let programs = Programs::collect(&programs.tests, &programs.rstscope, &scratch)?;
 
     let jobs = Job::all(&kernels, &options.flavours, &options.filter);
@@ -72,7 +70,7 @@ pub fn perform(options: &Vm) -> Result<()> {
     for (job, outcome) in &results {
         eprintln!("{}", job.table_line(outcome));
         for name in outcome.repeated() {
-            eprintln!("       failed once and was played again: {name}");
+            eprintln!("       failed and was played again: {name}");
         }
     }
     if failed.is_empty() {
@@ -84,7 +82,7 @@ pub fn perform(options: &Vm) -> Result<()> {
 /// Under the lock of the set-up, because two of these would write to the same folders.
 fn fetch(asked: &[Kernel], cache: &Path) -> Result<(Qemu, Vec<Unpacked>)> {
     let _lock = setup::lock(&Tools::find().map_err(Error::msg)?)?;
-    fs::create_dir_all(cache).with_context(|| format!("cannot make the folder {}", cache.display()))?;
+    files::make_folder(cache)?;
     let qemu = Qemu::find(cache)?;
     let kernels = asked.iter().map(|&kernel| kernels::fetch(kernel, cache)).collect::<Result<_>>()?;
     Ok((qemu, kernels))

@@ -16,11 +16,11 @@ use serde_json::{Value, json};
 
 use super::image;
 use crate::{
-    child,
+    child, files,
     incidents::{process::Process, programs::debian::Package},
 };
 pub use containerd::socket;
-use installed::{Installed, write};
+use installed::Installed;
 
 /// containerd, and the runc it depends on.
 const CONTAINERD: Package = Package { name: "containerd", file: "usr/bin/containerd", proof: Some("--version") };
@@ -145,7 +145,7 @@ impl Task<'_> {
     /// The runtime's own proposal of a container, with our server in our network.
     fn bundle(&self, runtime: &Path, installed: &Installed) -> Result<PathBuf> {
         let bundle = self.folder.join("bundle");
-        fs::create_dir_all(&bundle).with_context(|| format!("cannot make the folder {}", bundle.display()))?;
+        files::make_folder(&bundle)?;
         child::run_on_stderr(installed.command(runtime).arg("spec").current_dir(&bundle), "see above")?;
         let file = bundle.join("config.json");
         let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -156,7 +156,7 @@ impl Task<'_> {
         spec["linux"]["cgroupsPath"] = json!(format!("/{}/{}", self.top, self.cgroup));
         let namespaces = spec["linux"]["namespaces"].as_array_mut().context("the runtime proposed no namespaces")?;
         namespaces.retain(|namespace| namespace["type"] != "network");
-        write(&file, &spec.to_string())?;
+        files::write_file(&file, &spec.to_string())?;
         Ok(bundle)
     }
 }

@@ -1,7 +1,7 @@
 //! The container's file system, this program and the libraries it is linked to, and images of it.
 
 use std::{
-    env, fs,
+    env,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
-use crate::{child, vm::libraries_of};
+use crate::{child, files, vm::libraries_of};
 
 /// Where this program is in the container.
 pub const PROGRAM: &str = "/server";
@@ -19,7 +19,7 @@ pub fn make(folder: &Path) -> Result<PathBuf> {
     let root = folder.join("rootfs");
     // Runtimes mount on these, and make no folder in a file system that is not theirs.
     for name in ["proc", "sys", "dev", "tmp", "run", "etc", "var/tmp"] {
-        make_folder(&root.join(name))?;
+        files::make_folder(&root.join(name))?;
     }
     let own = env::current_exe().context("xtask has no path")?;
     copy(&own, &root, Path::new(PROGRAM))?;
@@ -33,7 +33,7 @@ pub fn make(folder: &Path) -> Result<PathBuf> {
 pub fn archive(root: &Path, folder: &Path, images: &[(&str, &[String])]) -> Result<PathBuf> {
     const LAYER: &str = "layer.tar";
     let parts = folder.join("image");
-    make_folder(&parts)?;
+    files::make_folder(&parts)?;
     let layer = parts.join(LAYER);
     let owner = ["--numeric-owner", "--owner=0", "--group=0"];
     let mut tar = Command::new("tar");
@@ -48,10 +48,10 @@ pub fn archive(root: &Path, folder: &Path, images: &[(&str, &[String])]) -> Resu
             "rootfs": { "type": "layers", "diff_ids": [digest] },
         });
         let file = format!("{number}.json");
-        write(&parts.join(&file), &configuration.to_string())?;
+        files::write_file(&parts.join(&file), &configuration.to_string())?;
         manifest.push(json!({ "Config": file, "RepoTags": [name], "Layers": [LAYER] }));
     }
-    write(&parts.join("manifest.json"), &json!(manifest).to_string())?;
+    files::write_file(&parts.join("manifest.json"), &json!(manifest).to_string())?;
     let archive = folder.join("image.tar");
     let mut tar = Command::new("tar");
     child::run_on_stderr(tar.args(owner).arg("-C").arg(&parts).arg("-cf").arg(&archive).arg("."), "is the disk full?")?;
@@ -75,16 +75,5 @@ fn digest(file: &Path) -> Result<String> {
 }
 
 fn copy(file: &Path, root: &Path, place: &Path) -> Result<()> {
-    let place = root.join(place.strip_prefix("/").unwrap_or(place));
-    make_folder(place.parent().context("a file is in a folder")?)?;
-    fs::copy(file, &place).with_context(|| format!("cannot copy {} to {}", file.display(), place.display()))?;
-    Ok(())
-}
-
-fn write(file: &Path, text: &str) -> Result<()> {
-    fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
-}
-
-fn make_folder(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))
+    files::copy_file(file, &root.join(place.strip_prefix("/").unwrap_or(place)))
 }

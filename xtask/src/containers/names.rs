@@ -1,13 +1,13 @@
 //! From whom the agent learns the names of a pod and its container: flags, and what the doctor says about it.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::engines::{self, Pod};
 use crate::{
-    child,
+    child, files,
     incidents::{
         process::bound_to_us,
         verdict::{Layer, Verdict},
@@ -39,7 +39,7 @@ impl Names {
         let logs = folder.join("pods");
         let log = logs.join(format!("{}_{}_{}/{}", pod.namespace, pod.name, pod.uid, pod.container));
         let made = if self == Self::RuntimeSocket { &logs } else { &log };
-        fs::create_dir_all(made).with_context(|| format!("cannot make the folder {}", made.display()))?;
+        files::make_folder(made)?;
         let mut flags = vec!["--pod-logs".to_owned(), logs.display().to_string()];
         if self != Self::LogFolders {
             let beginning = pod.label.0.split_inclusive('/').next().unwrap_or_default();

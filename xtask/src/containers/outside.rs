@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::layout;
-use crate::{child, cli::CasePart};
+use crate::{child, cli::CasePart, files};
 
 /// The name of a case's cgroup, before the id of the process around it.
 const PREFIX: &str = "rstscope-containers-";
@@ -50,14 +50,14 @@ struct Scratch(PathBuf);
 impl Scratch {
     fn new() -> Result<Self> {
         let folder = std::env::temp_dir().join(format!("rstscope-container-{}", process::id()));
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        files::make_folder(&folder)?;
         Ok(Self(folder))
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = child::remove_folder(&self.0) {
+        if let Err(error) = files::remove_folder(&self.0) {
             eprintln!("{error:#}");
         }
     }

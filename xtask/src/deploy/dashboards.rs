@@ -16,9 +16,9 @@ use super::{
     metrics::Metrics,
     object::{list, text},
     queries::{self, Asked},
-    render::{read, write},
+    render::read,
 };
-use crate::child;
+use crate::{child, files};
 
 const GRAFANA: &str = "deploy/grafana/rstscope.json";
 const SPLUNK: &str = "deploy/splunk/rstscope.xml";
@@ -98,7 +98,7 @@ fn prometheus_takes(bench: &Bench, queries: &[String]) -> Result<Option<String>>
         rules.push_str(&format!("      - record: query:{number}\n        expr: {}\n", Value::from(query.as_str())));
     }
     let file = bench.scratch.join("dashboard.rules.yaml");
-    write(&file, &rules)?;
+    files::write_file(&file, &rules)?;
     let output = child::output(bench.programs.promtool()?.args(["check", "rules", "--lint=none"]).arg(&file))?;
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     Ok((!output.status.success()).then(|| format!("{GRAFANA}: {}", said.trim())))

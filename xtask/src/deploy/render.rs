@@ -12,7 +12,7 @@ use anyhow::{Context, Error, Result, bail};
 use serde_json::Value;
 
 use super::{Bench, object};
-use crate::child;
+use crate::{child, files};
 
 /// Part of overlays, never chosen alone.
 const PART_OF_OVERLAYS: &str = "spool";
@@ -117,14 +117,16 @@ fn combine(bench: &Bench, deploy: &Path, overlay: &str, components: &[&str]) -> 
         text.push_str("components:\n");
         text.extend(components.iter().map(|component| format!("  - ../../kubernetes/components/{component}\n")));
     }
-    write(&folder.join("kustomization.yaml"), &text)?;
+    files::write_file(&folder.join("kustomization.yaml"), &text)?;
     let values = names().map(|name| bench.workspace.join("deploy/helm/values").join(format!("{name}.yaml")));
     rendering(bench, &name, &folder, &values.collect::<Vec<_>>())
 }
 
 /// Renders a kustomization, and the chart with values that mean the same.
 pub fn rendering(bench: &Bench, name: &str, kustomization: &Path, values: &[PathBuf]) -> Result<Rendering> {
-    let keep = |by: &str, text: &str| write(&bench.scratch.join("rendered").join(format!("{name}.{by}.yaml")), text);
+    let keep = |by: &str, text: &str| {
+        files::write_file(&bench.scratch.join("rendered").join(format!("{name}.{by}.yaml")), text)
+    };
     let plain = succeed(bench.programs.kubectl().arg("kustomize").arg(kustomization))?;
     keep("kustomize", &plain)?;
     let (chart, chart_of_oldest) = (helm(bench, NEWEST, values)?, helm(bench, OLDEST, values)?);
@@ -162,13 +164,6 @@ fn folders(folder: &Path) -> Result<Vec<String>> {
 /// Reads a file.
 pub fn read(file: &Path) -> Result<String> {
     fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
-}
-
-/// Writes a file and the folder it is in.
-pub fn write(file: &Path, text: &str) -> Result<()> {
-    let folder = file.parent().context("a file is in a folder")?;
-    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
-    fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// What a program printed, if it did what it was asked.

@@ -12,9 +12,9 @@ use serde_json::Value;
 use super::{
     Bench, object,
     queries::{self, Asked},
-    render::{self, NEWEST, OLDEST, Rendering, write},
+    render::{self, NEWEST, OLDEST, Rendering},
 };
-use crate::child;
+use crate::{child, files};
 
 /// `appArmorProfile` is a field from this version on; kustomize knows no versions.
 const PLAIN_OLDEST: &str = "1.30";
@@ -78,7 +78,7 @@ pub fn of_kubernetes(bench: &Bench, version: &str, objects: &BTreeMap<String, St
     let list: Vec<String> =
         objects.iter().map(|(object, place)| format!("[{}, {object}]", Value::from(place.as_str()))).collect();
     let file = bench.scratch.join(format!("objects-{version}.json"));
-    write(&file, &format!("[{}]", list.join(",\n")))?;
+    files::write_file(&file, &format!("[{}]", list.join(",\n")))?;
     let mut command = bench.programs.python();
     let output = child::output(command.args(["-c", VALIDATE, version]).arg(&file))?;
     let wrong: Vec<String> = serde_json::from_slice(&output.stdout)

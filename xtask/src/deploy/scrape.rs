@@ -3,7 +3,6 @@
 //! The agent runs as root on this machine, and ends by itself; the resets are this process's own, on loopback.
 
 use std::{
-    fs,
     io::{ErrorKind, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::Path,
@@ -16,7 +15,7 @@ use serde_json::Value;
 
 use super::Bench;
 use crate::{
-    child,
+    child, files,
     incidents::process::{Process, bound_to_us},
 };
 
@@ -30,7 +29,7 @@ const RESETS: usize = 5;
 /// Checks.
 pub fn check(bench: &Bench) -> Result<Vec<String>> {
     let folder = bench.scratch.join("scrape");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    files::make_folder(&folder)?;
     let agent = (Ipv4Addr::LOCALHOST, free_port()?).into();
     let _agent = start_agent(bench, &folder, agent)?;
     reset(RESETS)?;
@@ -47,7 +46,7 @@ pub fn check(bench: &Bench) -> Result<Vec<String>> {
 fn start_agent(bench: &Bench, folder: &Path, address: SocketAddr) -> Result<Process> {
     let configuration = folder.join("rstscope.toml");
     let sink = folder.join("lines.jsonl");
-    write(&configuration, &format!("[sinks.lines]\ntype = \"file\"\npath = \"{}\"\n", sink.display()))?;
+    files::write_file(&configuration, &format!("[sinks.lines]\ntype = \"file\"\npath = \"{}\"\n", sink.display()))?;
     let mut command = child::as_root(child::find("timeout").context("there is no `timeout` program on this machine")?)?;
     command.args(["--signal=TERM", LIFE]).arg(&bench.rstscope).args(["run", "--instance", "deploy-check", "--config"]);
     command.arg(&configuration).arg("--spool").arg(folder.join("spool"));
@@ -85,7 +84,7 @@ fn scraped(bench: &Bench, folder: &Path, agent: SocketAddr) -> Result<Vec<String
     let address: SocketAddr = (Ipv4Addr::LOCALHOST, free_port()?).into();
     let configuration = folder.join("prometheus.yaml");
     let rules = bench.workspace.join(RULES);
-    write(
+    files::write_file(
         &configuration,
         &format!(
             "global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\nrule_files: [\"{}\"]\nscrape_configs:\n  - \
@@ -172,8 +171,4 @@ fn get(address: SocketAddr, path: &str) -> Result<String> {
         bail!("{address}{path}: {}", head.lines().next().unwrap_or_default());
     }
     Ok(body.to_owned())
-}
-
-fn write(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }

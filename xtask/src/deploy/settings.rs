@@ -12,11 +12,8 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{
-    Bench, object,
-    render::{Rendering, write},
-};
-use crate::child;
+use super::{Bench, object, render::Rendering};
+use crate::{child, files};
 
 /// Where a ConfigMap has the configuration.
 pub const CONFIGURATION: &str = "/data/rstscope.toml";
@@ -141,7 +138,7 @@ pub fn meaning(
     make_up_secrets(configuration, &secrets)?;
     let own = format!("{}/", secrets.display());
     let file = folder.join("rstscope.toml");
-    write(&file, &configuration.replace(SECRETS, &own))?;
+    files::write_file(&file, &configuration.replace(SECRETS, &own))?;
     let mut command = Command::new(&bench.rstscope);
     // Nothing of this shell's environment is a setting.
     command.env_clear().envs(told).args(["config", "show", "--config"]).arg(&file);
@@ -155,7 +152,7 @@ fn make_up_secrets(configuration: &str, folder: &Path) -> Result<()> {
     for rest in configuration.split(SECRETS).skip(1) {
         let name = rest.split('"').next().filter(|name| !name.is_empty() && !name.contains('/'));
         let name = name.with_context(|| format!("{SECRETS} is followed by no name of a file"))?;
-        write(&folder.join(name), "made up\n")?;
+        files::write_file(&folder.join(name), "made up\n")?;
     }
     Ok(())
 }

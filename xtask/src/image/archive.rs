@@ -13,16 +13,16 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::{PROGRAM, architecture::Architecture, said};
-use crate::child;
+use crate::{child, files};
 
 /// Packs the tree, and returns the archive.
 pub fn pack(tree: &Path, folder: &Path, architecture: Architecture, epoch: u64) -> Result<PathBuf> {
     let version = env!("CARGO_PKG_VERSION");
     let name = format!("rstscope:{version}");
     let layout = folder.join("layout");
-    child::remove_folder(&layout)?;
+    files::remove_folder(&layout)?;
     let blobs = Blobs(layout.join("blobs/sha256"));
-    fs::create_dir_all(&blobs.0).with_context(|| format!("cannot make the folder {}", blobs.0.display()))?;
+    files::make_folder(&blobs.0)?;
 
     let layer = folder.join("layer.tar");
     tar(tree, &layer, epoch)?;

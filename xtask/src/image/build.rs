@@ -13,64 +13,88 @@ use super::{architecture::Architecture, cargo_home, text};
 use crate::{
     cargo, child,
     ebpf::{Tools, forget_outer_cargo},
+    setup::library,
 };
 
-/// Builds the program of a workspace.
-pub fn program(workspace: &Path, target_folder: &Path, architecture: Architecture, epoch: u64) -> Result<PathBuf> {
-    let target = architecture.target();
-    let mut command = Command::new(cargo::program());
-    forget_outer_cargo(&mut command);
-    command
-        .args(["build", "--package", "rstscope", "--bin", "rstscope", "--release", "--locked"])
-        // Named even if it is this machine's: only so the flags leave build scripts and macros alone, which are never
-        // static.
-        .args(["--target", target, "--target-dir"])
-        .arg(target_folder)
-        .current_dir(workspace)
-        .env("CARGO_ENCODED_RUSTFLAGS", flags(workspace)?.join("\x1f"))
-        .env("CFLAGS", c_flags(workspace)?)
-        .env("CARGO_INCREMENTAL", "0")
-        .env("SOURCE_DATE_EPOCH", epoch.to_string());
-    if architecture != Architecture::of_this_machine()? {
-        let compiler = architecture.cross_compiler();
-        if child::find(compiler).is_none() {
+/// A way to build the program, the same for every copy of the tree.
+#[derive(Debug)]
+pub struct Build {
+    architecture: Architecture,
+    /// The time that files are stamped with, in seconds since 1970.
+    epoch: u64,
+    tools: Tools,
+    /// The C compiler and linker, where the machine it is for is another one.
+    cross_compiler: Option<&'static str>,
+    /// Rust's library for the target is there, and need not be compiled along.
+    has_library: bool,
+}
+
+impl Build {
+    /// Looks for what it takes, and asks rustup for the library.
+    pub fn prepare(architecture: Architecture, epoch: u64) -> Result<Self> {
+        let is_another = architecture != Architecture::of_this_machine()?;
+        let cross_compiler = is_another.then(|| architecture.cross_compiler());
+        if let Some(compiler) = cross_compiler.filter(|compiler| child::find(compiler).is_none()) {
             bail!("there is no {compiler} here: install Debian's package gcc-{}", compiler.trim_end_matches("-gcc"));
         }
-        let variable = target.replace('-', "_");
-        command.env(format!("CARGO_TARGET_{}_LINKER", variable.to_uppercase()), compiler);
-        command.env(format!("CC_{variable}"), compiler);
+        let tools = Tools::find().map_err(Error::msg)?;
+        let has_library = library::ensure_compiled(&tools, architecture.target());
+        Ok(Self { architecture, epoch, tools, cross_compiler, has_library })
     }
-    child::run_on_stderr(
-        &mut command,
-        &format!("see above; `rustup target add {target}` brings Rust's library for it"),
-    )?;
-    let program = target_folder.join(target).join("release/rstscope");
-    check_static(&program)?;
-    Ok(program)
-}
 
-fn flags(workspace: &Path) -> Result<Vec<String>> {
-    let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned(), "-Cstrip=symbols".to_owned()];
-    flags.extend(mapped(workspace)?.into_iter().map(|(from, to)| format!("--remap-path-prefix={from}={to}")));
-    Ok(flags)
-}
+    /// Builds the program of a workspace.
+    pub fn program(&self, workspace: &Path, target_folder: &Path) -> Result<PathBuf> {
+        let target = self.architecture.target();
+        let mut command = Command::new(cargo::program());
+        forget_outer_cargo(&mut command);
+        command
+            .args(["build", "--package", "rstscope", "--bin", "rstscope", "--release", "--locked"])
+            // Named even if it is this machine's: only so the flags leave build scripts and macros alone, which are
+            // never static.
+            .args(["--target", target, "--target-dir"])
+            .arg(target_folder)
+            .current_dir(workspace)
+            .env("CARGO_ENCODED_RUSTFLAGS", self.flags(workspace)?.join("\x1f"))
+            .env("CFLAGS", self.c_flags(workspace)?)
+            .env("CARGO_INCREMENTAL", "0")
+            .env("SOURCE_DATE_EPOCH", self.epoch.to_string());
+        if let Some(compiler) = self.cross_compiler {
+            let variable = target.replace('-', "_");
+            command.env(format!("CARGO_TARGET_{}_LINKER", variable.to_uppercase()), compiler);
+            command.env(format!("CC_{variable}"), compiler);
+        }
+        if !self.has_library {
+            // Unstable, as for the eBPF side, and no reason for a nightly either.
+            command.args(["-Z", "build-std=std"]).env("RUSTC_BOOTSTRAP", "1");
+        }
+        child::run_on_stderr(&mut command, "see above")?;
+        let program = target_folder.join(target).join("release/rstscope");
+        check_static(&program)?;
+        Ok(program)
+    }
 
-/// Some dependencies compile C.
-fn c_flags(workspace: &Path) -> Result<OsString> {
-    let flags = mapped(workspace)?.into_iter().map(|(from, to)| format!("-ffile-prefix-map={from}={to}"));
-    // The compiler splits them at blanks, and a folder with one cannot be mapped; what it compiles is in cargo's
-    // folder.
-    Ok(flags.filter(|flag| !flag.contains(' ')).collect::<Vec<_>>().join(" ").into())
-}
+    fn flags(&self, workspace: &Path) -> Result<Vec<String>> {
+        let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned(), "-Cstrip=symbols".to_owned()];
+        flags.extend(self.mapped(workspace)?.into_iter().map(|(from, to)| format!("--remap-path-prefix={from}={to}")));
+        Ok(flags)
+    }
 
-/// Folders of this machine, and what stands in the program in their place.
-fn mapped(workspace: &Path) -> Result<[(String, &'static str); 3]> {
-    let sysroot = Tools::find().map_err(Error::msg)?.rustc.sysroot;
-    Ok([
-        (text(workspace)?.to_owned(), "/rstscope"),
-        (text(&cargo_home()?)?.to_owned(), "/cargo"),
-        (text(&sysroot)?.to_owned(), "/rust"),
-    ])
+    /// Some dependencies compile C.
+    fn c_flags(&self, workspace: &Path) -> Result<OsString> {
+        let flags = self.mapped(workspace)?.into_iter().map(|(from, to)| format!("-ffile-prefix-map={from}={to}"));
+        // The compiler splits them at blanks, and a folder with one cannot be mapped; what it compiles is in cargo's
+        // folder.
+        Ok(flags.filter(|flag| !flag.contains(' ')).collect::<Vec<_>>().join(" ").into())
+    }
+
+    /// Folders of this machine, and what stands in the program in their place.
+    fn mapped(&self, workspace: &Path) -> Result<[(String, &'static str); 3]> {
+        Ok([
+            (text(workspace)?.to_owned(), "/rstscope"),
+            (text(&cargo_home()?)?.to_owned(), "/cargo"),
+            (text(&self.tools.rustc.sysroot)?.to_owned(), "/rust"),
+        ])
+    }
 }
 
 /// A program without an interpreter needs no library beside it.

@@ -1,4 +1,4 @@
-//! The source of Rust's library, out of which cargo builds `core` for BPF.
+//! Rust's library: its source, out of which cargo builds `core` for BPF, and the compiled one for other machines.
 
 use std::{
     ffi::OsString,
@@ -13,6 +13,7 @@ use super::{already_there, debian, done, working};
 use crate::{
     child,
     ebpf::{Rustc, Tools},
+    files,
 };
 
 /// Puts the library source where cargo looks for it: from rustup, else from Debian's package of the same version.
@@ -23,10 +24,10 @@ pub fn ensure(tools: &Tools) -> Result<()> {
         return Ok(());
     }
     // Neither rustup nor we would write over another compiler's source.
-    child::remove_folder(&tools.rustc.library_source())?;
+    files::remove_folder(&tools.rustc.library_source())?;
     if rustup_manages(&tools.rustc) {
         working(&what, "asking rustup");
-        if let Err(reason) = add_component() {
+        if let Err(reason) = rustup(&["component", "add", "rust-src"]) {
             working(&what, &format!("rustup cannot provide it here ({reason}), so Debian's package of it is used"));
         }
     }
@@ -42,11 +43,25 @@ fn rustup_manages(rustc: &Rustc) -> bool {
     rustc.sysroot.join("lib/rustlib/multirust-channel-manifest.toml").is_file()
 }
 
+/// Asks rustup for the compiled library of another target and says whether it is there. Without it cargo can compile
+/// the library out of its source.
+pub fn ensure_compiled(tools: &Tools, target: &str) -> bool {
+    let is_there = || tools.rustc.sysroot.join("lib/rustlib").join(target).join("lib").is_dir();
+    let what = format!("Rust's library for {target}");
+    if !is_there() && rustup_manages(&tools.rustc) {
+        working(&what, "asking rustup");
+        if let Err(reason) = rustup(&["target", "add", target]) {
+            working(&what, &format!("rustup cannot provide it here ({reason}), so it is compiled along"));
+        }
+    }
+    is_there()
+}
+
 /// Its output is kept away: where rustup cannot download, it prints a page of stack backtrace for what is no error to us.
-fn add_component() -> Result<()> {
+fn rustup(arguments: &[&str]) -> Result<()> {
     let mut command = Command::new("rustup");
     // Behind a firewall that answers nothing, every retry costs half a minute.
-    command.args(["component", "add", "rust-src"]).env("RUST_BACKTRACE", "0").env("RUSTUP_MAX_RETRIES", "1");
+    command.args(arguments).env("RUST_BACKTRACE", "0").env("RUSTUP_MAX_RETRIES", "1");
     let output = child::output(&mut command)?;
     if !output.status.success() {
         bail!("{}", first_error(&String::from_utf8_lossy(&output.stderr)));
@@ -62,8 +77,8 @@ fn first_error(output: &str) -> &str {
 
 fn install_from_debian(tools: &Tools, destination: &Path) -> Result<()> {
     let scratch = tools.cache.join("library-source.unfinished");
-    child::remove_folder(&scratch)?;
-    fs::create_dir_all(&scratch).with_context(|| format!("cannot make the folder {}", scratch.display()))?;
+    files::remove_folder(&scratch)?;
+    files::make_folder(&scratch)?;
     let cannot_write =
         || format!("cannot write to {}: run `cargo xtask setup` once as who installed Rust", destination.display());
     // Before the download, which would be for nothing.
@@ -75,7 +90,7 @@ fn install_from_debian(tools: &Tools, destination: &Path) -> Result<()> {
     copy_folder(&library, &unfinished).with_context(cannot_write)?;
     tools.mark_library_source(&unfinished).with_context(cannot_write)?;
     fs::rename(&unfinished, destination).with_context(cannot_write)?;
-    child::remove_folder(&scratch)
+    files::remove_folder(&scratch)
 }
 
 /// Makes an empty folder next to the destination.

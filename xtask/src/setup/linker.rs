@@ -18,6 +18,7 @@ use super::{already_there, done, working};
 use crate::{
     cargo, child,
     ebpf::{Tools, forget_outer_cargo},
+    files,
 };
 
 /// What this release of bpf-linker has a feature for.
@@ -48,7 +49,7 @@ fn install(tools: &Tools) -> Result<()> {
     // set-up, the second one goes on where it was.
     let unfinished = in_cache("unfinished")?;
     let build = in_cache("build")?;
-    child::remove_folder(&unfinished)?;
+    files::remove_folder(&unfinished)?;
     let prefix = llvm_prefix(&unfinished, &llvm)
         .with_context(|| format!("cannot link to rustc's LLVM from {}", unfinished.display()))?;
 
@@ -75,9 +76,9 @@ fn install(tools: &Tools) -> Result<()> {
     if !runs(tools, &linker) {
         bail!("{} was built but does not run: `{0} --version` says why", linker.display());
     }
-    child::remove_folder(&folder)?;
+    files::remove_folder(&folder)?;
     fs::rename(&unfinished, &folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    child::remove_folder(&build)
+    files::remove_folder(&build)
 }
 
 fn path_with(folder: &Path) -> Result<OsString> {

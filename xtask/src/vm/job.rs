@@ -1,8 +1,8 @@
 //! The guests to run: per kernel one with the tests for each kind of hook, and one that waits for jiffies to wrap.
 
-use std::{fs, path::Path, sync::Mutex, thread};
+use std::{path::Path, sync::Mutex, thread};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::ValueEnum;
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
     qemu::Qemu,
     say,
 };
+use crate::files;
 
 /// The table's first line, for [`Job::table_line`].
 pub const TABLE_HEADER: &str =
@@ -148,7 +149,7 @@ impl Runner<'_> {
     fn run(&self, job: &Job<'_>) -> Result<Outcome> {
         say(&format!("kernel {}: running the tests on {}", job.name(), job.kernel.release));
         let folder = self.scratch.join(job.name().replace(' ', "-"));
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        files::make_folder(&folder)?;
         let archive = self.programs.archive(&modules::read_wanted(&job.kernel.modules)?, &job.arguments);
         let outcome = machine::run(self.qemu, &job.kernel.image, job.flavour(), &archive, &folder)?;
         say(&job.table_line(&outcome));

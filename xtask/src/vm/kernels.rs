@@ -11,7 +11,7 @@ use clap::{ValueEnum, builder::PossibleValue};
 
 use super::say;
 use crate::{
-    child,
+    files,
     setup::debian::{Distribution, Mirrors, PrivateApt, Source, archives, unpack},
 };
 
@@ -78,7 +78,7 @@ pub fn fetch(kernel: Kernel, cache: &Path) -> Result<Unpacked> {
             let name = folder.file_name().and_then(|name| name.to_str()).context("packages' names are ASCII")?;
             fs::write(&last, name).with_context(|| format!("cannot write {}", last.display()))?;
             if let Some(old) = known.filter(|old| *old != folder) {
-                child::remove_folder(&old)?;
+                files::remove_folder(&old)?;
             }
             find_in(kernel, &folder)
         }
@@ -100,7 +100,7 @@ fn newest(kernel: Kernel, cache: &Path) -> Result<PathBuf> {
     let distribution = Distribution::of_this_machine()?;
     let mirrors = Mirrors::of(&distribution)?;
     let scratch = cache.join(format!("kernel-{}.unfinished", kernel.name));
-    child::remove_folder(&scratch)?;
+    files::remove_folder(&scratch)?;
     let apt = PrivateApt::new(&scratch)?;
     let mut complaint = None;
     for (mirror, suite) in &places(kernel, &mirrors) {
@@ -123,7 +123,7 @@ fn newest(kernel: Kernel, cache: &Path) -> Result<PathBuf> {
             fs::rename(scratch.join("unpacked"), &folder)
                 .with_context(|| format!("cannot make the folder {}", folder.display()))?;
         }
-        child::remove_folder(&scratch)?;
+        files::remove_folder(&scratch)?;
         return Ok(folder);
     }
     let complaint = complaint.map(|text| format!(" ({text})")).unwrap_or_default();

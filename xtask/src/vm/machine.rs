@@ -50,7 +50,7 @@ impl Outcome {
         }
     }
 
-    /// The tests that failed once and were played again.
+    /// The tests that failed and were played again.
     pub fn repeated(&self) -> Vec<&str> {
         self.output.lines().filter_map(|line| line.trim().strip_prefix("repeated: ")).collect()
     }

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use super::say;
 use crate::{
-    child,
+    child, files,
     setup::debian::{Distribution, Mirrors, PrivateApt, unpack},
 };
 
@@ -85,7 +85,7 @@ fn fetch(folder: &Path) -> Result<()> {
     let distribution = Distribution::of_this_machine()?;
     let mirrors = Mirrors::of(&distribution)?;
     let scratch = folder.with_extension("unfinished");
-    child::remove_folder(&scratch)?;
+    files::remove_folder(&scratch)?;
     let apt = PrivateApt::new(&scratch)?;
     let (own, backports) = (distribution.codename.clone(), format!("{}-backports", distribution.codename));
     say(&format!("QEMU: looking for version {OLDEST} or later in {own} and {backports}"));
@@ -100,7 +100,7 @@ fn fetch(folder: &Path) -> Result<()> {
     }
     fs::rename(scratch.join("unpacked"), folder)
         .with_context(|| format!("cannot make the folder {}", folder.display()))?;
-    child::remove_folder(&scratch)
+    files::remove_folder(&scratch)
 }
 
 #[cfg(test)]

@@ -9,10 +9,11 @@ use anyhow::{Context, Result};
 
 use super::{
     Container, Task,
-    installed::{Installed, succeed, write},
+    installed::{Installed, succeed},
 };
 use crate::{
     containers::image,
+    files,
     incidents::{process::Process, sockets},
 };
 
@@ -89,7 +90,7 @@ fn start(installed: &Installed, task: &Task<'_>, disabled: &[&str], more: &str) 
         socket.display()
     );
     let file = task.folder.join("containerd.toml");
-    write(&file, &configuration)?;
+    files::write_file(&file, &configuration)?;
     let mut command = installed.command(&installed.program("containerd")?);
     let mut daemon = Process::start("containerd", command.arg("--config").arg(&file), task.folder)?;
     daemon.wait_until("its socket", || Ok(socket.exists()))?;

@@ -6,10 +6,11 @@ use anyhow::{Context, Result};
 
 use super::{
     Container, Task,
-    installed::{Installed, succeed, write},
+    installed::{Installed, succeed},
 };
 use crate::{
     containers::image,
+    files,
     incidents::{process::Process, sockets},
 };
 
@@ -20,7 +21,7 @@ pub fn run(installed: &Installed, task: &Task<'_>) -> Result<Container> {
     let socket = folder.join("socket");
     let host = format!("unix://{}", socket.display());
     // Instead of the machine's.
-    write(&folder.join("daemon.json"), "{}")?;
+    files::write_file(&folder.join("daemon.json"), "{}")?;
     let mut command = installed.command(&installed.program("dockerd")?);
     command.args(["--config-file", &at("daemon.json"), "--data-root", &at("data"), "--exec-root", &at("state")]);
     command.args(["--pidfile", &at("pid"), "--host", &host, "--storage-driver=vfs", "--iptables=false"]);

@@ -1,7 +1,7 @@
 //! The programs that were unpacked, and the environment in which they find each other.
 
 use std::{
-    env, fs,
+    env,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -62,11 +62,4 @@ pub fn succeed(what: &str, command: &mut Command) -> Result<String> {
         bail!("{what} failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// Writes a file and the folder it is in.
-pub fn write(file: &Path, text: &str) -> Result<()> {
-    let folder = file.parent().context("a file is in a folder")?;
-    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
-    fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }

@@ -4,11 +4,8 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use anyhow::{Context, Result};
 
-use super::{
-    Container, Task,
-    installed::{Installed, write},
-};
-use crate::incidents::process::Process;
+use super::{Container, Task, installed::Installed};
+use crate::{files, incidents::process::Process};
 
 /// `podman run`.
 pub fn run(installed: &Installed, task: &Task<'_>) -> Result<Container> {
@@ -21,7 +18,7 @@ pub fn run(installed: &Installed, task: &Task<'_>) -> Result<Container> {
         installed.libraries,
         installed.program("crun")?.display()
     );
-    write(&crun, &script)?;
+    files::write_file(&crun, &script)?;
     fs::set_permissions(&crun, fs::Permissions::from_mode(0o755)).context("cannot make the script a program")?;
     let configuration = format!(
         "[network]\nnetwork_config_dir = '{}'\n[engine]\ncgroup_manager = 'cgroupfs'\nevents_logger = 'none'\nruntime = 'crun'\nconmon_path = ['{}']\n\
@@ -30,9 +27,9 @@ pub fn run(installed: &Installed, task: &Task<'_>) -> Result<Container> {
         installed.program("conmon")?.display(),
         crun.display()
     );
-    write(&folder.join("containers.conf"), &configuration)?;
+    files::write_file(&folder.join("containers.conf"), &configuration)?;
     let storage = format!("[storage]\ndriver = 'vfs'\ngraphroot = '{}'\nrunroot = '{}'\n", at("graph"), at("run"));
-    write(&folder.join("storage.conf"), &storage)?;
+    files::write_file(&folder.join("storage.conf"), &storage)?;
     let parent = format!("/{}/libpod_parent", task.top);
     let mut command = installed.command(&installed.program("podman")?);
     command.env("CONTAINERS_CONF", at("containers.conf")).env("CONTAINERS_STORAGE_CONF", at("storage.conf"));

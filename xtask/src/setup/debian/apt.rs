@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{release::Distribution, sources::Source};
-use crate::child;
+use crate::{child, files};
 
 const TRY_AGAIN: &str = "run this again when this machine's mirror can be reached";
 
@@ -25,7 +25,7 @@ impl PrivateApt {
         let folder = scratch.join("apt");
         for name in ["lists/partial", "cache/archives/partial", "sources.list.d"] {
             let path = folder.join(name);
-            fs::create_dir_all(&path).with_context(|| format!("cannot make the folder {}", path.display()))?;
+            files::make_folder(&path)?;
         }
         Ok(Self { folder })
     }
@@ -67,7 +67,7 @@ impl PrivateApt {
     pub fn download(&self, package: &str) -> Result<PathBuf> {
         // A folder of its own, in which no other package can be.
         let folder = self.folder.join("download").join(package);
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        files::make_folder(&folder)?;
         let mut command = self.command("apt-get");
         command.arg("download").arg(package).current_dir(&folder);
         fetch(&mut command, package)?;
