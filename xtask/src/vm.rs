@@ -3,7 +3,7 @@
 //!
 //! * [`kernels`], [`qemu`]: Debian's kernels and a QEMU that is new enough, unpacked into the cache and never installed.
 //! * [`contents`], [`modules`], [`archive`]: the guest's file system.
-//! * [`flavour`], [`job`], [`machine`]: which guests there are, and one of them from start to end.
+//! * [`flavour`], [`job`], [`machine`]: which guests there are, and one of them from start to end; [`tsc`]: its clock.
 //! * [`guest`], [`verdict`]: what runs inside as PID 1, and what it says last.
 
 mod archive;
@@ -15,6 +15,7 @@ pub mod kernels;
 mod machine;
 mod modules;
 mod qemu;
+mod tsc;
 mod verdict;
 
 use std::{fs::File, path::Path};
@@ -54,7 +55,8 @@ pub fn perform(options: &Vm) -> Result<()> {
     let programs = Programs::collect(&programs.tests, &programs.rstscope, &scratch)?;
 
     let jobs = Job::all(&kernels, &options.flavours, &options.filter);
-    let results = Runner { qemu: &qemu, programs: &programs, scratch: &scratch }.run_all(&jobs)?;
+    let runner = Runner { qemu: &qemu, programs: &programs, scratch: &scratch, tsc_khz: tsc::khz() };
+    let results = runner.run_all(&jobs)?;
     let mut failed = Vec::new();
     for (job, outcome) in &results {
         if let Some(complaint) = outcome.complaint() {

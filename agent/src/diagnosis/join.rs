@@ -335,8 +335,9 @@ mod tests {
         for number in 1..=more {
             assert!(join.sent(of(&end(kind::RESET_SENT, number, 1, 100))).is_none());
         }
-        let left: Vec<u32> =
-            std::iter::from_fn(|| join.expired(100)).map(|expired| expired.end.event.facts.sequence.unwrap().send_next).collect();
+        let left: Vec<u32> = std::iter::from_fn(|| join.expired(100))
+            .map(|expired| expired.end.event.facts.sequence.unwrap().send_next)
+            .collect();
         assert_eq!(left, [1, 2, 3]);
         while join.expired(u64::MAX).is_some() {}
         assert!(join.senders.by_number.is_empty() && !join.is_waiting());

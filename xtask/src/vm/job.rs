@@ -110,6 +110,8 @@ pub struct Runner<'a> {
     pub programs: &'a Programs,
     /// A folder for the guests' files.
     pub scratch: &'a Path,
+    /// The rate of their time stamp counter.
+    pub tsc_khz: Option<u64>,
 }
 
 impl Runner<'_> {
@@ -151,7 +153,8 @@ impl Runner<'_> {
         let folder = self.scratch.join(job.name().replace(' ', "-"));
         files::make_folder(&folder)?;
         let archive = self.programs.archive(&modules::read_wanted(&job.kernel.modules)?, &job.arguments);
-        let outcome = machine::run(self.qemu, &job.kernel.image, job.flavour(), &archive, &folder)?;
+        let parameters = machine::parameters(job.flavour(), self.tsc_khz);
+        let outcome = machine::run(self.qemu, &job.kernel.image, &parameters, &archive, &folder)?;
         say(&job.table_line(&outcome));
         Ok(outcome)
     }

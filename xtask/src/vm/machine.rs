@@ -46,8 +46,17 @@ impl Outcome {
         match &self.verdict {
             None if self.timed_out => Some("the guest took too long and was ended".to_owned()),
             None => Some("the guest ended before the tests did".to_owned()),
-            Some(verdict) => verdict.complaint(),
+            // Nothing that it says about times or patience means anything then.
+            Some(verdict) => self.wrong_clock(verdict).or_else(|| verdict.complaint()),
         }
+    }
+
+    /// Its clock starts a little after QEMU, and can lag where this machine stood still.
+    fn wrong_clock(&self, verdict: &Verdict) -> Option<String> {
+        let taken = self.taken.as_secs();
+        let uptime = verdict.uptime;
+        let is_wrong = uptime > taken + taken / 20 + 2 || uptime + uptime / 4 + 60 < taken;
+        is_wrong.then(|| format!("the guest's clock ran wrong: {uptime} s of its own in {taken} s"))
     }
 
     /// The tests that failed and were played again.
@@ -63,8 +72,14 @@ impl Outcome {
     }
 }
 
+/// The kernel's command line for tests with this kind of hook, and the rate of its time stamp counter, if it is known.
+pub fn parameters(flavour: Flavour, tsc_khz: Option<u64>) -> String {
+    let clock = tsc_khz.map(|khz| format!(" tsc_early_khz={khz}")).unwrap_or_default();
+    format!("{PARAMETERS}{clock} {}={}", flavour::VARIABLE, flavour.name())
+}
+
 /// Runs a kernel with an archive as its file system, in a folder that exists.
-pub fn run(qemu: &Qemu, kernel: &Path, flavour: Flavour, archive: &[u8], folder: &Path) -> Result<Outcome> {
+pub fn run(qemu: &Qemu, kernel: &Path, parameters: &str, archive: &[u8], folder: &Path) -> Result<Outcome> {
     let place = |name: &str| -> PathBuf { folder.join(name) };
     fs::write(place("initrd"), archive).with_context(|| format!("cannot write to {}", folder.display()))?;
     let log = File::create(place("qemu")).with_context(|| format!("cannot write to {}", folder.display()))?;
@@ -80,7 +95,7 @@ pub fn run(qemu: &Qemu, kernel: &Path, flavour: Flavour, archive: &[u8], folder:
         .arg(kernel)
         .arg("-initrd")
         .arg(place("initrd"))
-        .args(["-append", &format!("{PARAMETERS} {}={}", flavour::VARIABLE, flavour.name())])
+        .args(["-append", parameters])
         .stdin(Stdio::null())
         .stdout(log.try_clone().context("a second descriptor")?)
         .stderr(log);
@@ -124,5 +139,23 @@ mod tests {
         assert_eq!((outcome.count("passed"), outcome.count("failed")), (57, 2));
         assert_eq!(outcome.repeated(), ["a"]);
         assert!(outcome.complaint().is_some());
+    }
+
+    #[test]
+    fn a_clock_that_runs_wrong_is_told() {
+        let complaint = |uptime, taken| {
+            let verdict = Some(Verdict { status: 0, taint: 0, uptime });
+            let taken = Duration::from_secs(taken);
+            Outcome { output: String::new(), console: String::new(), verdict, taken, timed_out: false }.complaint()
+        };
+        assert_eq!((complaint(169, 172), complaint(454, 462), complaint(3, 8)), (None, None, None));
+        assert!(complaint(311, 21).is_some());
+        assert!(complaint(60, 300).is_some());
+    }
+
+    #[test]
+    fn a_guest_is_told_how_fast_its_counter_runs() {
+        assert!(parameters(Flavour::Kprobe, Some(2_600_000)).ends_with(" tsc_early_khz=2600000 RSTSCOPE_HOOKS=kprobe"));
+        assert!(parameters(Flavour::Auto, None).ends_with("scx_init RSTSCOPE_HOOKS=auto"));
     }
 }
