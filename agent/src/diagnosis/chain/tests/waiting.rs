@@ -8,6 +8,7 @@ use crate::diagnosis::{
     },
     join::PATIENCE_NS,
 };
+use crate::event::What;
 
 /// How many lines have left when the records tell this time.
 fn left(diagnosis: &mut Diagnosis, ns: u64) -> usize {
@@ -43,6 +44,27 @@ fn both_ends_leave_together_the_senders_first() {
     diagnosis.expire(START + 100_000 + PATIENCE_NS, &mut out);
     let ports: Vec<_> = out.iter().map(|line| line.event.local.port.unwrap()).collect();
     assert_eq!(ports, [15_001, 50_000]);
+}
+
+/// The sender's line cannot wait for ever; its receiver learns from it all the same, and it is not told twice.
+#[test]
+fn a_receiver_that_comes_late_learns_from_the_sender_that_was_told() {
+    let mut diagnosis = diagnosis();
+    let sender = closes(0);
+    diagnosis.take(decode(&sender), owner(&sender));
+    let mut out = Vec::new();
+    diagnosis.expire(START + PATIENCE_NS, &mut out);
+    assert!(matches!(&out[..], [line] if line.event.what == What::ResetSent && line.other.is_none()), "{out:#?}");
+    let told = out.remove(0);
+
+    let receiver = application(3 * PATIENCE_NS);
+    diagnosis.take(decode(&receiver), owner(&receiver));
+    diagnosis.finish(&mut out);
+    let [line] = &out[..] else { panic!("{out:#?}") };
+    assert_eq!(line.event.what, What::ResetReceived);
+    assert_eq!(line.cause.code, told.cause.code);
+    assert_eq!(line.other.as_ref().map(|other| other.event.local.port), Some(told.event.local.port));
+    assert_eq!(line.connection, told.connection);
 }
 
 /// Lines leave in the order of time, whatever the order in which their ends found each other.
