@@ -16,7 +16,7 @@ use std::{
 #[expect(dead_code, reason = "the set-up needs more of it than a build")]
 mod ebpf;
 
-use ebpf::{ObjectBuild, TARGET_FOLDER, Tools};
+use ebpf::{ObjectBuild, TARGET_FOLDER, Tools, btf};
 
 /// Why there is no object.
 enum Failure {
@@ -60,8 +60,7 @@ fn build() -> Result<(), Failure> {
     // Cargo's own lock ends with the build, but no second build may replace the object while it is copied.
     let _lock = lock(&target_folder)?;
     run(&build)?;
-    fs::copy(build.object(), &object)
-        .map_err(|error| format!("cannot copy {} to {}: {error}", build.object().display(), object.display()))?;
+    copy_sorted(&build.object(), &object)?;
 
     println!("cargo::rustc-env=RSTSCOPE_EBPF_OBJECT={}", object.display());
     println!("cargo::rustc-env=RSTSCOPE_TARGET={}", text("TARGET")?);
@@ -81,6 +80,13 @@ fn run(build: &ObjectBuild<'_>) -> Result<(), Failure> {
         .status()
         .map_err(|error| format!("cannot run cargo for the eBPF side: {error}"))?;
     if status.success() { Ok(()) } else { Err(Failure::Compiler) }
+}
+
+/// The same source gives the same bytes.
+fn copy_sorted(built: &Path, object: &Path) -> Result<(), String> {
+    let mut content = fs::read(built).map_err(|error| format!("cannot read {}: {error}", built.display()))?;
+    btf::sort(&mut content)?;
+    fs::write(object, content).map_err(|error| format!("cannot write {}: {error}", object.display()))
 }
 
 /// Names everything the object depends on; cargo runs this script again only when one of them changes.

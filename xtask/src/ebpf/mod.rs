@@ -5,6 +5,7 @@
 //! instead of depending on xtask, which would make every build of the agent compile xtask's command line first.
 //! That is why nothing in here uses more than the standard library.
 
+pub mod btf;
 mod environment;
 mod object;
 mod rustc;
