@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicU32, Ordering},
         mpsc::{Receiver, RecvTimeoutError, channel},
     },
-    thread::JoinHandle,
+    thread::{JoinHandle, sleep},
     time::{Duration, Instant},
 };
 
@@ -141,6 +141,27 @@ impl Agent {
         self.child.id().cast_signed()
     }
 
+    /// Runs something while the agent stands still, so that it gets to all of it at once and late.
+    ///
+    /// The signal wakes one of its threads, which stops the others once it gets to run: only then it stands still.
+    pub fn stopped<T>(&self, meanwhile: impl FnOnce() -> T) -> T {
+        self.signal(libc::SIGSTOP);
+        let deadline = Instant::now() + patience();
+        while !stands_still(self.pid()) {
+            assert!(Instant::now() < deadline, "the agent does not stop");
+            sleep(Duration::from_millis(1));
+        }
+        let result = meanwhile();
+        self.signal(libc::SIGCONT);
+        result
+    }
+
+    fn signal(&self, signal: i32) {
+        // SAFETY: the agent is this program's child and has not been waited for, so the id is its own.
+        let sent = unsafe { libc::kill(self.pid(), signal) };
+        assert_eq!(sent, 0, "the agent is gone: {}", std::io::Error::last_os_error());
+    }
+
     fn next(&mut self, patience: Duration) -> Option<Value> {
         match self.lines.recv_timeout(patience) {
             Ok(line) => {
@@ -203,8 +224,7 @@ impl Agent {
     }
 
     fn interrupt(&self) {
-        // SAFETY: the child has not been waited for, so its pid is its own.
-        unsafe { libc::kill(self.pid(), libc::SIGINT) };
+        self.signal(libc::SIGINT);
     }
 
     /// Waits for the reset of this direction with this port at the local end, in this namespace.
@@ -303,6 +323,15 @@ impl Agent {
         assert!(status.success(), "{status}: {stderr}");
         (rest, stderr)
     }
+}
+
+/// Whether every thread of a process is stopped: `T` in proc_pid_stat(5), behind a name that may hold anything.
+fn stands_still(pid: i32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    })
 }
 
 /// Lines as they were written.

@@ -77,6 +77,25 @@ impl Process {
         Ok(())
     }
 
+    /// Stops it, and returns when every one of its threads stands still: the signal wakes only one of them, which stops the
+    /// others once it gets to run, and until then they may take what is sent to them.
+    pub fn stop(&self) -> Result<()> {
+        self.signal("STOP")?;
+        let deadline = Instant::now() + START;
+        while !stands_still(self.pid()) {
+            if Instant::now() > deadline {
+                bail!("{} did not stop within {} s", self.name, START.as_secs());
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) -> Result<()> {
+        self.signal("CONT")
+    }
+
     /// The last lines of what it said.
     fn said(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
@@ -120,6 +139,15 @@ fn descendants(pid: u32) -> Vec<u32> {
     found
 }
 
+/// Whether every thread of a process is stopped: `T` in proc_pid_stat(5), behind a name that may hold anything.
+fn stands_still(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,5 +164,27 @@ mod tests {
         child.wait().unwrap();
         assert_eq!(below.len(), 1);
         assert!(child::succeeds(&mut kill("KILL", &below)));
+    }
+
+    #[test]
+    fn a_process_that_is_stopped_does_nothing_more() {
+        let folder = std::env::temp_dir().join(format!("xtask-stopped-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let counts = "i=0; while :; do i=$((i + 1)); echo $i; done";
+        let process = Process::start("counter", Command::new("sh").args(["-c", counts]), &folder).unwrap();
+        let written = || fs::metadata(folder.join("counter.log")).unwrap().len();
+        process.stop().unwrap();
+        let until_then = written();
+        thread::sleep(Duration::from_millis(50));
+        assert_eq!(written(), until_then);
+
+        process.go_on().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while written() == until_then {
+            assert!(Instant::now() < deadline, "it does not go on");
+            thread::sleep(Duration::from_millis(1));
+        }
+        drop(process);
+        fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -271,16 +271,14 @@ fn gone() {
         })
     });
     let [(mut victim, client, port), (mut suicide, kept, other_port)] = actors;
-    // SAFETY: the agent is this test's child and has not been waited for.
-    unsafe { libc::kill(agent.pid(), libc::SIGSTOP) };
-    // Right after a reset, and as it sends one: there are bytes that it has not read.
-    linger_zero(&client);
-    drop(client);
-    victim.kill();
-    suicide.kill();
-    drop(cgroup);
-    // SAFETY: as above.
-    unsafe { libc::kill(agent.pid(), libc::SIGCONT) };
+    agent.stopped(|| {
+        // Right after a reset, and as it sends one: there are bytes that it has not read.
+        linger_zero(&client);
+        drop(client);
+        victim.kill();
+        suicide.kill();
+        drop(cgroup);
+    });
     for (direction, port, actor, name) in
         [("received", port, &victim, "victim"), ("sent", other_port, &suicide, "suicide")]
     {

@@ -89,11 +89,7 @@ fn what_does_not_fit_is_counted() {
     let count = scaled(2000);
     let netns = Netns::new();
     let mut agent = Agent::start(&["--ring-bytes", "65536"]);
-    // SAFETY: the agent is this test's child and has not been waited for.
-    unsafe { libc::kill(agent.pid(), libc::SIGSTOP) };
-    reset_many(&netns, count);
-    // SAFETY: as above.
-    unsafe { libc::kill(agent.pid(), libc::SIGCONT) };
+    agent.stopped(|| reset_many(&netns, count));
 
     // Other tests of this run share the machine: their events may be among the lost, so at least this many.
     let deadline = Instant::now() + patience();

@@ -136,12 +136,10 @@ fn ends_with_it() {
         let netns = Netns::new();
         let (mut holder, client, port) = served(&netns, "holder", None);
         let mut agent = agent_by(way);
-        // SAFETY: the agent is this test's child and has not been waited for.
-        unsafe { libc::kill(agent.pid(), libc::SIGSTOP) };
-        reset_by(client);
-        holder.kill();
-        // SAFETY: as above.
-        unsafe { libc::kill(agent.pid(), libc::SIGCONT) };
+        agent.stopped(|| {
+            reset_by(client);
+            holder.kill();
+        });
         let received = agent.reset(&netns, "received", port);
         is_older(&received);
         is(&received, "/local/process/pid", holder.pid());

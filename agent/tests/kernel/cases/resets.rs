@@ -185,12 +185,10 @@ fn data_while_the_agent_stands_still() {
     let mut pair = netns.run(|| Pair::connect(Family::V4));
     let (client, server) = (pair.client_port(), pair.server_port());
     pair.server.shutdown(Shutdown::Both).unwrap();
-    // SAFETY: the agent is this program's child and has not been waited for.
-    unsafe { libc::kill(agent.pid(), libc::SIGSTOP) };
-    pair.client.write_all(b"late").unwrap();
-    sleep(Duration::from_millis(400));
-    // SAFETY: as above.
-    unsafe { libc::kill(agent.pid(), libc::SIGCONT) };
+    agent.stopped(|| {
+        pair.client.write_all(b"late").unwrap();
+        sleep(Duration::from_millis(400));
+    });
 
     let sent = agent.reset(&netns, "sent", server);
     is(&sent, "/cause/code", "data_after_shutdown");

@@ -92,7 +92,7 @@ fn upstream_resets(stage: &mut Stage) -> Result<()> {
 fn upstream_dies(stage: &mut Stage, node: &Process) -> Result<()> {
     let mut app = App::connect()?;
     app.talk()?;
-    node.signal("STOP")?;
+    node.stop()?;
     app.fill()?;
     node.signal("KILL")?;
     let (origin, ended) = upstream_lines(stage, "received", "sent")?;

@@ -54,12 +54,12 @@ fn play_with(stage: &mut Stage, envoy: &Process, expected: u16) -> Result<()> {
     }
 
     client.rest_until_idle_for(timeout - BEFORE);
-    envoy.signal("STOP")?;
+    envoy.stop()?;
     client.send().context("request while Envoy is stopped")?;
     sockets::wait_for_fin(PORT, None, PATIENCE)?;
     let closed_ms = client.idle_at_most().as_secs_f64() * 1000.0;
     thread::sleep(MARGIN);
-    envoy.signal("CONT")?;
+    envoy.go_on()?;
     let status = client.answer().context("answer of Envoy")?;
     if status != expected {
         stage.verdict.problem(Layer::Facts, &format!("Envoy answered {status}, expected was {expected}"), None);

@@ -89,7 +89,7 @@ fn upload(stage: &mut Stage, busy: Option<&Process>) -> Result<u16> {
     let port = stream.local_addr().context("a connection has an address")?.port();
     stream.set_read_timeout(Some(Duration::from_secs(20))).context("cannot set a timeout")?;
     if let Some(server) = busy {
-        server.signal("STOP")?;
+        server.stop()?;
     }
     let body = vec![b'u'; BODY];
     let mut sender = stream.try_clone().context("cannot use a connection twice")?;
@@ -102,7 +102,7 @@ fn upload(stage: &mut Stage, busy: Option<&Process>) -> Result<u16> {
     });
     if let Some(server) = busy {
         thread::sleep(Duration::from_millis(300));
-        server.signal("CONT")?;
+        server.go_on()?;
     }
     let sent = uploading.join().ok().context("the client's thread failed")?;
     let mut answer = Vec::new();
