@@ -153,7 +153,7 @@ mod tests {
     }
 
     fn diagnose(records: &[Record]) -> Vec<Diagnosed> {
-        let mut diagnosis = Diagnosis::new(Box::new(NoLimits), Timeouts::built_in(), true);
+        let mut diagnosis = Diagnosis::new(Box::new(NoLimits), Timeouts::built_in(), Some(0));
         let mut out = Vec::new();
         for record in records {
             diagnosis.take(decode(record), Owner::default());

@@ -58,17 +58,34 @@ pub struct Expired {
 #[derive(Debug, Default)]
 pub struct Join {
     receivers: Waiting,
+    /// Those whose sender certainly is one that is seen.
+    certain: Waiting,
     senders: Waiting,
     /// Senders that have waited in vain: a receiver that comes too late still learns from its sender.
     told: Waiting,
-    sees_every_sender: bool,
+    /// Since when no sender can have been missed, if that can be said at all.
+    complete_since_ns: Option<u64>,
+    /// Up to when everything has come, and it is known what was lost.
+    complete_until_ns: u64,
 }
 
 impl Join {
-    /// `sees_every_sender` tells whether every RST that this node's sockets and closed ports send comes here.
+    /// Every RST that this node's sockets and closed ports send comes here since that time, if since any.
     #[must_use]
-    pub fn new(sees_every_sender: bool) -> Self {
-        Self { sees_every_sender, ..Self::default() }
+    pub fn new(sees_every_sender_since_ns: Option<u64>) -> Self {
+        Self { complete_since_ns: sees_every_sender_since_ns, ..Self::default() }
+    }
+
+    /// Everything that happened before has come, but for what [`Self::lost`] was told.
+    pub fn complete(&mut self, until_ns: u64) {
+        self.complete_until_ns = self.complete_until_ns.max(until_ns);
+    }
+
+    /// Events were lost before that time: one of them may be the sender of whoever received about then.
+    pub fn lost(&mut self, until_ns: u64) {
+        if let Some(since) = &mut self.complete_since_ns {
+            *since = (*since).max(until_ns.saturating_add(CERTAIN_PATIENCE_NS));
+        }
     }
 
     /// Takes the receiving end: with its sender if that came first, else it waits.
@@ -80,14 +97,18 @@ impl Join {
         if let Some(sender) = self.told.take(&receiver, fits) {
             return Some(Pair { sender, receiver, sender_is_told: true });
         }
-        let patience = if self.is_certain(&receiver.event) { CERTAIN_PATIENCE_NS } else { PATIENCE_NS };
-        self.receivers.push(receiver, patience);
+        if self.has_a_seen_sender(&receiver.event) {
+            self.certain.push(receiver, CERTAIN_PATIENCE_NS);
+        } else {
+            self.receivers.push(receiver, PATIENCE_NS);
+        }
         None
     }
 
     /// Takes the sending end: with its receiver if that came first, else it waits.
     pub fn sent(&mut self, sender: End) -> Option<Pair> {
-        match self.receivers.take(&sender, |receiver| is_one_reset(&sender.event, &receiver.event)) {
+        let fits = |receiver: &End| is_one_reset(&sender.event, &receiver.event);
+        match self.receivers.take(&sender, fits).or_else(|| self.certain.take(&sender, fits)) {
             Some(receiver) => Some(Pair { sender, receiver, sender_is_told: false }),
             None => {
                 self.senders.push(sender, PATIENCE_NS);
@@ -96,21 +117,31 @@ impl Join {
         }
     }
 
-    /// The next end that has waited in vain at `boot_ns`.
+    /// The next end that has waited in vain at `boot_ns`. That a sender is missing is not said before it is known that all
+    /// has come which was not lost.
     pub fn expired(&mut self, boot_ns: u64) -> Option<Expired> {
         while self.told.expired(boot_ns).is_some() {}
         if let Some((end, _)) = self.senders.expired(boot_ns) {
             self.told.push(end.clone(), CERTAIN_PATIENCE_NS);
             return Some(Expired { end, sender_missing: false });
         }
-        let (end, waited) = self.receivers.expired(boot_ns)?;
-        let sender_missing = waited && self.is_certain(&end.event);
+        if let Some((end, _)) = self.receivers.expired(boot_ns) {
+            return Some(Expired { end, sender_missing: false });
+        }
+        let (end, waited) = self.certain.expired(boot_ns.min(self.complete_until_ns))?;
+        let sender_missing = waited && self.complete_since_ns.is_some_and(|since| end.event.boot_ns > since);
         Some(Expired { end, sender_missing })
     }
 
+    /// The next end that waits, whether or not it has waited in vain: nothing more will come.
+    pub fn left(&mut self) -> Option<Expired> {
+        let not_missing = |(end, _)| Expired { end, sender_missing: false };
+        self.expired(u64::MAX).or_else(|| self.certain.expired(u64::MAX).map(not_missing))
+    }
+
     /// Whether the sender of what was received there is one that is seen.
-    fn is_certain(&self, receiver: &Event) -> bool {
-        self.sees_every_sender && is_own_address(receiver)
+    fn has_a_seen_sender(&self, receiver: &Event) -> bool {
+        self.complete_since_ns.is_some() && is_own_address(receiver)
     }
 }
 
@@ -123,7 +154,8 @@ fn is_one_reset(sender: &Event, receiver: &Event) -> bool {
         && sender.boot_ns.abs_diff(receiver.boot_ns) <= CERTAIN_PATIENCE_NS
 }
 
-/// Whether the peer's address is certainly this node's own, so that a sender of this node's kernel would have been seen.
+/// Whether the peer's address is this node's own, so that a sender of this node's kernel would have been seen. (One that is
+/// translated is another's: a NodePort may lead to any node.)
 fn is_own_address(event: &Event) -> bool {
-    event.peer.ip.is_loopback() || event.peer.ip == event.local.ip
+    event.backend.is_none() && (event.peer.ip.is_loopback() || event.peer.ip == event.local.ip)
 }

@@ -133,12 +133,13 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
-    /// With idle limits learned by `limits` and documented `timeouts`. `sees_every_sender` tells whether every RST that
-    /// this node's sockets and closed ports send comes here: only then does a missing one mean something.
+    /// With idle limits learned by `limits` and documented `timeouts`. `sees_every_sender_since_ns` tells since when
+    /// (CLOCK_BOOTTIME, nanoseconds) every RST that this node's sockets and closed ports send comes here, if it does: only
+    /// then does a missing one mean something.
     #[must_use]
-    pub fn new(limits: Box<dyn Limits + Send>, timeouts: Timeouts, sees_every_sender: bool) -> Self {
+    pub fn new(limits: Box<dyn Limits + Send>, timeouts: Timeouts, sees_every_sender_since_ns: Option<u64>) -> Self {
         Self {
-            join: Join::new(sees_every_sender),
+            join: Join::new(sees_every_sender_since_ns),
             recent: Recent::default(),
             hold: Hold::default(),
             ended: RecentlyEnded::default(),
@@ -182,6 +183,16 @@ impl Diagnosis {
         }
     }
 
+    /// Everything that happened before `until_ns` (CLOCK_BOOTTIME, nanoseconds) was taken, but for what was lost of it.
+    pub fn complete(&mut self, until_ns: u64) {
+        self.join.complete(until_ns);
+    }
+
+    /// Events that happened before `until_ns` (CLOCK_BOOTTIME, nanoseconds) were lost.
+    pub fn lost(&mut self, until_ns: u64) {
+        self.join.lost(until_ns);
+    }
+
     /// Appends to `out` what has waited long enough at `boot_ns`.
     pub fn expire(&mut self, boot_ns: u64, out: &mut Vec<Diagnosed>) {
         while let Some(Expired { end, sender_missing }) = self.join.expired(boot_ns) {
@@ -202,6 +213,10 @@ impl Diagnosis {
 
     /// Appends everything that still waits.
     pub fn finish(&mut self, out: &mut Vec<Diagnosed>) {
+        while let Some(Expired { end, sender_missing }) = self.join.left() {
+            let alone = self.alone(end, sender_missing);
+            self.hold.push(alone);
+        }
         self.expire(u64::MAX, out);
     }
 

@@ -22,6 +22,19 @@ pub struct Loss {
     pub by_cpu: BTreeMap<u32, u64>,
 }
 
+impl Loss {
+    /// Whether events are missing, or came without the numbers by which they are known: one of them may have been what
+    /// another one's cause is concluded from.
+    #[must_use]
+    pub fn is_of_events(&self) -> bool {
+        // A closed port has no connection, and what is missing in a table is only missing in what is told of it.
+        !matches!(
+            self.cause,
+            "connection_table_full" | "closed_table_failed" | "closed_connection_forgotten" | "backend_not_asked"
+        )
+    }
+}
+
 /// The kernel side's counters at one moment: `counters[counter][cpu]`.
 pub type Counters = [Vec<u64>; COUNTERS as usize];
 
@@ -142,6 +155,13 @@ mod tests {
 
     fn counters() -> Counters {
         [const { Vec::new() }; COUNTERS as usize].map(|_: Vec<u64>| vec![0, 0])
+    }
+
+    #[test]
+    fn a_loss_of_events_is_told_from_one_of_memory() {
+        let loss = |cause| Loss { cause, count: 1, by_cpu: BTreeMap::new() }.is_of_events();
+        assert!(loss("ring_buffer_full") && loss("queue_full") && loss("program_skipped_by_kernel"));
+        assert!(!loss("connection_table_full") && !loss("closed_connection_forgotten"));
     }
 
     #[test]

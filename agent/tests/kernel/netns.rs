@@ -2,8 +2,9 @@
 
 use std::{
     fs::File,
+    io::Write,
     os::{fd::AsRawFd, unix::fs::MetadataExt},
-    process::Command,
+    process::{Command, Stdio},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -67,6 +68,18 @@ impl Netns {
     pub fn ip(&self, arguments: &str) {
         let arguments = arguments.to_owned();
         self.run(move || ip(&arguments));
+    }
+
+    /// Has `nft` put rules in force inside.
+    pub fn nft(&self, rules: &str) {
+        self.run(|| {
+            let mut child =
+                Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().expect("nft (nftables) runs");
+            let mut input = child.stdin.take().expect("stdin is piped");
+            input.write_all(rules.as_bytes()).expect("nft reads");
+            drop(input);
+            assert!(child.wait().expect("nft ends").success(), "nft refuses the rules");
+        });
     }
 
     /// Sets a sysctl inside.

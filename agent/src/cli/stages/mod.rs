@@ -71,7 +71,6 @@ pub struct Stages {
     attributor: Attributor,
     timeouts: Timeouts,
     asked: Asked,
-    by_cgroup: bool,
     vitals: Arc<Vitals>,
     privileges: Privileges,
     _instance: Instance,
@@ -109,7 +108,6 @@ impl Stages {
             attributor,
             timeouts,
             asked: Asked { events: filter::of_events(filters), count: None, name_wait: follow.name_wait },
-            by_cgroup: !filters.cgroup.is_empty(),
             vitals: Arc::default(),
             privileges,
             _instance: Instance::lock(&tuning.instance)?,
@@ -161,9 +159,9 @@ impl Stages {
 
         let (queue, messages) = std::sync::mpsc::sync_channel(QUEUE);
         let (finished, mut pipeline_finished) = oneshot::channel();
-        // A filter by cgroup leaves out senders in other cgroups.
-        let sees_every_sender = tracer.attached.shows_every_sender() && !self.by_cgroup;
-        let diagnosis = Diagnosis::new(limits(&mut tracer), self.timeouts, sees_every_sender);
+        // A filter in the kernel leaves out senders: those in other cgroups, and those whose address is translated.
+        let sees_every_sender = tracer.attached.shows_every_sender() && !self.options.settings.filters();
+        let diagnosis = Diagnosis::new(limits(&mut tracer), self.timeouts, sees_every_sender.then(clock::boot_ns));
         let start = start_line(&tracer, &self.attributor, capabilities);
         let pipeline = Pipeline::new(
             Arc::clone(&vitals),
@@ -202,10 +200,7 @@ impl Stages {
                     tells_quiet = !reader.caught_up(&mut tracer);
                     quiet.as_mut().reset(tokio::time::Instant::now() + QUIET);
                 }
-                _ = losses.tick() => {
-                    reader.caught_up(&mut tracer);
-                    reader.losses(&mut tracer)?;
-                }
+                _ = losses.tick() => reader.losses(&mut tracer)?,
                 _ = &mut pipeline_finished => break,
                 ended = &mut end => {
                     ended?;
@@ -215,7 +210,6 @@ impl Stages {
         }
 
         tracer.stop(&mut reader.records);
-        reader.pass_on();
         reader.losses(&mut tracer)?;
         let filtered = reader.vitals.filtered[BY_KERNEL].load(Relaxed);
         drop(reader);
@@ -292,18 +286,25 @@ impl Reader {
         !matches!(self.queue.try_send(Message::CaughtUp(now)), Err(TrySendError::Full(_)))
     }
 
+    /// Reads what is there, and says what was lost before now.
     fn losses(&mut self, tracer: &mut Tracer) -> Result<()> {
         self.vitals.reader.beat();
+        let now = clock::boot_ns();
+        tracer.read_rest(&mut self.records);
+        self.pass_on();
         let Look { mut losses, filtered, runs } = tracer.look()?;
+        let looked = clock::boot_ns();
         self.vitals.filtered[BY_KERNEL].store(filtered, Relaxed);
         self.vitals.ran(runs);
         losses.extend(tracer.count_loss("queue_full", self.dropped));
         for loss in losses {
             // Rare and small: worth waiting for room. An error means the pipeline has ended.
-            if self.queue.send(Message::Loss(loss)).is_err() {
+            if self.queue.send(Message::Loss(loss, looked)).is_err() {
                 break;
             }
         }
+        // If there is no room for it the next one says the same.
+        let _full = self.queue.try_send(Message::Complete(now));
         Ok(())
     }
 }

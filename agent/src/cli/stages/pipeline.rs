@@ -29,7 +29,7 @@ use crate::{
         party::{Owner, Source},
     },
     kernel::{
-        clock::WallClock,
+        clock::{self, WallClock},
         losses::Loss,
         older::Seeds,
         settle::{Settle, Settled},
@@ -45,8 +45,10 @@ pub enum Message {
     Record(Bytes),
     /// Everything that happened before this moment (CLOCK_BOOTTIME, nanoseconds) was sent.
     CaughtUp(u64),
-    /// Something was lost.
-    Loss(Loss),
+    /// Something was lost before this moment (CLOCK_BOOTTIME, nanoseconds).
+    Loss(Loss, u64),
+    /// As [`Message::CaughtUp`], and so was everything that was lost before.
+    Complete(u64),
 }
 
 /// What the pipeline is asked for.
@@ -153,11 +155,18 @@ impl Pipeline {
                             now = now.max(record.boot_ns);
                             self.settle.take(record, &mut settled);
                         }
-                        None => self.loss(&Loss { cause: "record_malformed", count: 1, by_cpu: BTreeMap::new() })?,
+                        None => {
+                            let malformed = Loss { cause: "record_malformed", count: 1, by_cpu: BTreeMap::new() };
+                            self.lost(&malformed, clock::boot_ns())?;
+                        }
                     }
                 }
                 Taken::Message(Message::CaughtUp(boot_ns)) => now = now.max(boot_ns),
-                Taken::Message(Message::Loss(loss)) => self.loss(&loss)?,
+                Taken::Message(Message::Loss(loss, until_ns)) => self.lost(&loss, until_ns)?,
+                Taken::Message(Message::Complete(boot_ns)) => {
+                    now = now.max(boot_ns);
+                    self.diagnosis.complete(boot_ns);
+                }
                 Taken::Nothing => {}
                 Taken::End => self.settle.finish(&mut settled),
             }
@@ -238,6 +247,13 @@ impl Pipeline {
         self.sink.event(diagnosed)?;
         self.tally.count(&diagnosed.event);
         Ok(if self.limit.is_some_and(|limit| self.tally.lines() >= limit) { Next::Enough } else { Next::More })
+    }
+
+    fn lost(&mut self, loss: &Loss, until_ns: u64) -> io::Result<()> {
+        if loss.is_of_events() {
+            self.diagnosis.lost(until_ns);
+        }
+        self.loss(loss)
     }
 
     fn loss(&mut self, loss: &Loss) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! Connects that failed.
 
-use super::{Context, idle, round, say};
+use super::{Context, REJECTED_ADVICE, idle, round, say};
 use crate::{
     diagnosis::{
         cause::{Cause, Confidence},
@@ -21,9 +21,10 @@ pub fn judge(event: &Event, failure: ConnectFailure, context: &Context<'_>) -> C
     let cause = match failure {
         ConnectFailure::Refused if context.sender_missing => Cause::new(
             Code::RejectedByFirewall,
-            Confidence::Likely,
+            // A RST is all that connection tracking saw of the server, and it forgets the translation with that.
+            Confidence::Possible,
             format!("The connect to {peer} was refused after {age}, but no socket of this host sent that RST."),
-            "Look for a reject rule with tcp reset on this host (nft list ruleset, iptables -S).",
+            REJECTED_ADVICE,
         ),
         ConnectFailure::Refused if context.sender.is_some_and(|sender| sender.cause.code == Code::PortClosed) => {
             Cause::new(

@@ -35,6 +35,10 @@ pub fn judge(event: &Event, context: &Context<'_>) -> Cause {
     }
 }
 
+/// What to do about a RST that none of this host's sockets sent.
+const REJECTED_ADVICE: &str = "Look for a reject rule with tcp reset on this host (nft list ruleset, iptables -S); if the \
+                               address is translated (a NodePort, DNAT), on the host it leads to.";
+
 /// How long a TLS close_notify alert is as a record: 24 bytes in TLS 1.3 with a 16-byte tag, up to 31 in TLS 1.2 (and one
 /// more if a FIN travels with it).
 const CLOSE_NOTIFY_BYTES: std::ops::RangeInclusive<u32> = 24..=32;

@@ -1,7 +1,7 @@
 //! Resets that this host received.
 
 use super::{
-    CLOSE_NOTIFY_BYTES, Context, closed_while_busy,
+    CLOSE_NOTIFY_BYTES, Context, REJECTED_ADVICE, closed_while_busy,
     exchange::{EARLY_RESPONSE_ADVICE, benign_if_only_a_check, still_reads, unanswered},
     idle, long_idle, moment, peer_name, round, say, short, two_ticks, unknown,
 };
@@ -317,6 +317,10 @@ fn while_established(event: &Event, context: &Context<'_>) -> Cause {
     let received = event.tcp.bytes_received.unwrap_or(0);
     let in_flight = facts.in_flight_bytes.unwrap_or(0);
     let just_sent = event.idle.tx.is_some_and(|tx| tx.0 <= moment(event));
+    // A server's peer may only look like this host: a node translates clients from elsewhere to its own address.
+    if context.sender_missing && event.role == Role::Client && facts.rst_had_timestamp != Some(true) {
+        return rejected(event);
+    }
     if facts.rst_had_timestamp == Some(false) {
         return made_by_no_socket(event, received, in_flight, just_sent);
     }
@@ -406,6 +410,18 @@ fn acknowledged_last(event: &Event) -> bool {
     let in_one_tick = (rx.0 - tx.0).abs() <= two_ticks(event);
     let later = rx.0 - ack.0;
     in_one_tick && later > two_ticks(event) && later <= 200.0 + moment(event)
+}
+
+/// This host's own kernel would have had to make it, and none of its sockets did, nor its lack of one.
+fn rejected(event: &Event) -> Cause {
+    Cause::new(
+        Code::RejectedByFirewall,
+        Confidence::Possible,
+        format!("This open connection to {} was reset, but no socket of this host sent that RST.", event.peer),
+        REJECTED_ADVICE,
+    )
+    .with("gap_before_last_send_ms", event.idle.gap_before_last_send)
+    .with("in_flight_bytes", event.facts.in_flight_bytes)
 }
 
 /// The RST carried no timestamp: whoever made it had no socket for the connection.

@@ -16,7 +16,7 @@ use agent_common::{
 
 use super::*;
 use crate::{
-    diagnosis::{Sent, chain::recent::Recent, kernel_reason, limits::NoLimits, timeouts::Timeouts},
+    diagnosis::{Other, Sent, chain::recent::Recent, kernel_reason, limits::NoLimits, timeouts::Timeouts},
     event::{
         decode::Decoder,
         party::{Owner, Process},
@@ -43,29 +43,29 @@ fn judged(change: impl FnOnce(&mut Record)) -> Cause {
 
 /// The same, of a process with this name, and with the end that sent it at hand.
 fn judged_as(process: Option<&str>, sender: Option<&Sent>, change: impl FnOnce(&mut Record)) -> Cause {
-    judged_with(process, sender, &Recent::default(), change)
+    judged_with(process, Other { sender, ..Other::default() }, &Recent::default(), change)
+}
+
+/// The same, where the sender would have been seen and was not.
+fn judged_without_a_sender(change: impl FnOnce(&mut Record)) -> Cause {
+    judged_with(None, Other { missing: true, ..Other::default() }, &Recent::default(), change)
 }
 
 /// The same, after what went before in its process.
 fn judged_after(recent: &Recent, change: impl FnOnce(&mut Record)) -> Cause {
-    judged_with(None, None, recent, change)
+    judged_with(None, Other::default(), recent, change)
 }
 
-fn judged_with(
-    process: Option<&str>,
-    sender: Option<&Sent>,
-    recent: &Recent,
-    change: impl FnOnce(&mut Record),
-) -> Cause {
+fn judged_with(process: Option<&str>, other: Other<'_>, recent: &Recent, change: impl FnOnce(&mut Record)) -> Cause {
     let (event, timeouts) = (decoded(change), Timeouts::built_in());
     let context = Context {
         process,
         before: recent.before_event(&event),
         limits: &NoLimits,
         timeouts: &timeouts,
-        sender,
-        receiver: None,
-        sender_missing: false,
+        sender: other.sender,
+        receiver: other.receiver,
+        sender_missing: other.missing,
     };
     judge(&event, &context)
 }

@@ -2,7 +2,6 @@
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
-    process::{Command, Stdio},
     time::Instant,
 };
 
@@ -53,7 +52,7 @@ fn network() -> (Netns, Netns) {
     node.ip("addr add fd00:77::fe/64 dev pod0 nodad");
     pod.ip("route add default via fd00:77::fe");
     node.ip("addr add fd00:79::9/128 dev lo");
-    node.run(|| nft(RULES));
+    node.nft(RULES);
     (pod, node)
 }
 
@@ -67,14 +66,6 @@ fn cluster() -> (Netns, Netns, Agent) {
 /// An agent that asks in the node's namespace.
 fn asking(node: &Netns, flags: &[&str]) -> Agent {
     Agent::start(&[&["--conntrack-netns", &node.path()][..], flags].concat())
-}
-
-fn nft(rules: &str) {
-    let mut child = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().expect("nft (nftables) runs");
-    let mut input = child.stdin.take().expect("stdin is piped");
-    std::io::Write::write_all(&mut input, rules.as_bytes()).expect("nft reads");
-    drop(input);
-    assert!(child.wait().expect("nft ends").success(), "nft refuses the rules");
 }
 
 /// The pod connects to one address, another accepts and resets; returns the port of the client's end.

@@ -474,7 +474,7 @@ fn rejected_by_firewall() {
     let failure = agent.connect_failure(&netns, port);
     is(&failure, "/facts/connect_failure", "refused");
     if agent.sees_every_sender() {
-        cause(&failure, "rejected_by_firewall", "likely");
+        cause(&failure, "rejected_by_firewall", "possible");
     } else {
         // Where the resets of closed ports are not seen either, a missing sender means nothing.
         cause(&failure, "connect_refused", "certain");

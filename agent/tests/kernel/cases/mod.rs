@@ -6,6 +6,7 @@ mod causes;
 mod chains;
 mod command_line;
 mod connects;
+mod firewall;
 mod handed_on;
 mod lifetime;
 mod load;
@@ -40,8 +41,9 @@ pub fn all() -> Vec<Case> {
     [resting_on_hooks(), others.concat()].concat()
 }
 
-/// Those that are the same on every kernel, because they are about what the agent does with what it was told; and the
-/// translation of addresses, for which the guests of `cargo xtask vm` have neither the modules nor the program.
+/// Those that are the same on every kernel, because they are about what the agent does with what it was told; and packet
+/// filters and the translation of addresses, for which the guests of `cargo xtask vm` have neither the modules nor the
+/// program.
 pub fn the_same_on_every_kernel() -> Vec<Case> {
     [
         command_line::CASES_OF_THE_PROGRAM,
@@ -53,6 +55,7 @@ pub fn the_same_on_every_kernel() -> Vec<Case> {
         privileges::CASES_OF_SINKS,
         log::CASES,
         backends::CASES,
+        firewall::CASES,
         chains::CASES_OF_MANY,
     ]
     .concat()

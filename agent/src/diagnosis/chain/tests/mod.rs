@@ -170,7 +170,7 @@ fn owner(record: &Record) -> Owner {
 }
 
 fn diagnosis() -> Diagnosis {
-    Diagnosis::new(Box::new(NoLimits), Timeouts::built_in(), true)
+    Diagnosis::new(Box::new(NoLimits), Timeouts::built_in(), Some(0))
 }
 
 /// The proxy closes the application's connection with a FIN: no line, but something to remember.

@@ -144,3 +144,29 @@ fn the_process_at_the_other_end_narrows_the_products() {
     assert_eq!(closed_by("uvicorn"), ["uvicorn"]);
     assert_eq!(closed_by("java"), [""; 0], "no server of Java's closes after 5 s");
 }
+
+/// A reject rule of this node's makes a RST that is sent by no socket of it.
+#[test]
+fn an_open_connection_to_this_node_that_nobody_reset_was_rejected() {
+    let without_timestamp = |record: &mut Record| {
+        record.facts.bits = facts_flag::HAS_FILE | facts_flag::TIMESTAMPS_ON;
+        record.facts.sent_stamp = 100_000;
+        record.facts.send_next = 50;
+    };
+    let cause = judged_without_a_sender(without_timestamp);
+    assert_eq!((cause.code, cause.confidence), (Code::RejectedByFirewall, Confidence::Possible));
+    assert_eq!(cause.evidence["in_flight_bytes"], 50);
+    // A connection without timestamps tells as little of a socket.
+    let off = judged_without_a_sender(|record| record.facts.bits = facts_flag::HAS_FILE);
+    assert_eq!(off.code, Code::RejectedByFirewall);
+
+    // Who sends a timestamp has a socket, on whatever host.
+    assert_ne!(judged_without_a_sender(|_| ()).code, Code::RejectedByFirewall);
+    // Its client may be one from elsewhere that a node gives its own address.
+    let servers = judged_without_a_sender(|record| {
+        without_timestamp(record);
+        record.connection.role = role::SERVER;
+    });
+    assert_eq!(servers.code, Code::ConnectionUnknownAtPeer);
+    assert_eq!(judged(without_timestamp).code, Code::ConnectionUnknownAtPeer);
+}
