@@ -155,6 +155,9 @@ fn by_a_dying_socket(event: &Event, context: &Context<'_>) -> Cause {
         return unknown(event);
     }
     if facts.has_file == Some(true) {
+        if let Some(early) = about_to_close(event, context) {
+            return early;
+        }
         return Cause::new(
             Code::DataAfterShutdown,
             Confidence::Certain,
@@ -164,6 +167,16 @@ fn by_a_dying_socket(event: &Event, context: &Context<'_>) -> Cause {
         .with("first_fin_ms_ago", facts.first_fin.as_ref().map(|fin| fin.ms_ago));
     }
     after_our_close(event, context)
+}
+
+/// A server that shut both directions a moment ago is on its way to close() (CherryPy and others call the one before the
+/// other): data that comes in between met the same as what comes behind.
+fn about_to_close(event: &Event, context: &Context<'_>) -> Option<Cause> {
+    let fin = event.facts.first_fin.as_ref().filter(|fin| fin.by == "local")?;
+    if event.role != Role::Server || event.facts.shutdown != Some("both") || fin.ms_ago.0 > short(event) {
+        return None;
+    }
+    while_the_request_arrived(event, context)
 }
 
 /// A mini-socket, a listener or nobody answered.

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     Case,
-    agent::Agent,
+    agent::{Agent, at_leisure},
     expect::{Step, absent, is, near, number},
     netns::Netns,
     sockets::{Family, Pair, linger_zero, tcp_option},
@@ -155,7 +155,8 @@ fn data_for_a_shut_down_reader(family: Family) {
     let (client, server) = (pair.client_port(), pair.server_port());
     pair.exchange(10, 10);
     let (shut, ()) = Step::of(|| pair.server.shutdown(Shutdown::Both).unwrap());
-    sleep(Duration::from_millis(150));
+    // Not as one that is about to close.
+    sleep(at_leisure(Duration::from_millis(150)));
     let (written, ()) = Step::of(|| pair.client.write_all(b"late").unwrap());
 
     let sent = agent.reset(&netns, "sent", server);

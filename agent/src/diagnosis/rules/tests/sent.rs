@@ -108,17 +108,7 @@ fn data_that_crossed_the_fin_is_a_race_where_the_server_was_idle() {
             with_fin(record, first_fin::LOCAL, 2, idle, idle);
         });
         event.facts.data_without_reader = true;
-        let timeouts = Timeouts::built_in();
-        let context = Context {
-            process: Some("node"),
-            before: None,
-            limits: &NoLimits,
-            timeouts: &timeouts,
-            sender: None,
-            receiver: None,
-            sender_missing: false,
-        };
-        judge(&event, &context)
+        judge_alone(&event)
     };
     let race = crossed(1501);
     assert_eq!((race.code, race.confidence), (Code::KeepaliveRace, Confidence::Likely));
@@ -126,6 +116,44 @@ fn data_that_crossed_the_fin_is_a_race_where_the_server_was_idle() {
     // A server that closes a busy connection: nobody's idle timer.
     let busy = crossed(1);
     assert_eq!((busy.code, busy.confidence), (Code::EarlyResponseClose, Confidence::Possible));
+}
+
+/// CherryPy was seen to lose the processor between shutdown() and close(), with the rest of an upload on its way.
+#[test]
+fn data_between_a_servers_shutdown_and_its_close_is_the_rest_of_a_request() {
+    let shut = |role: u8, ago_ms: u64, idle: u32| {
+        let mut event = decoded(|record| {
+            answering(record, socket::FULL, tcp_flag::ACK, 32_768);
+            record.flags |= flag::ENDED;
+            record.connection.role = role;
+            record.state = state::FIN_WAIT2;
+            record.facts.shutdown = 3;
+            with_fin(record, first_fin::LOCAL, ago_ms, idle, idle);
+        });
+        event.facts.data_without_reader = true;
+        judge_alone(&event)
+    };
+    let close = shut(role::SERVER, 1, 0);
+    assert_eq!((close.code, close.confidence), (Code::EarlyResponseClose, Confidence::Possible));
+    for (role, ago_ms, idle) in [(role::SERVER, 200, 0), (role::SERVER, 1, 500), (role::CLIENT, 1, 0)] {
+        let left = shut(role, ago_ms, idle);
+        assert_eq!((left.code, left.confidence), (Code::DataAfterShutdown, Confidence::Certain), "{ago_ms} {idle}");
+    }
+}
+
+/// Without anything that was known before.
+fn judge_alone(event: &Event) -> Cause {
+    let timeouts = Timeouts::built_in();
+    let context = Context {
+        process: Some("node"),
+        before: None,
+        limits: &NoLimits,
+        timeouts: &timeouts,
+        sender: None,
+        receiver: None,
+        sender_missing: false,
+    };
+    judge(event, &context)
 }
 
 #[test]
