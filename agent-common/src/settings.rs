@@ -97,12 +97,6 @@ impl Settings {
         unsafe { core::slice::from_raw_parts(core::ptr::from_ref(self).cast(), size_of::<Self>()) }
     }
 
-    /// Whether there is any filter.
-    #[must_use]
-    pub const fn filters(&self) -> bool {
-        self.port_count > 0 || self.network_count > 0 || self.cgroup_count > 0
-    }
-
     /// Whether the port filter lets a connection through.
     #[inline(always)]
     #[must_use]

@@ -94,7 +94,7 @@ mod tests {
     };
 
     use crate::{
-        diagnosis::{Diagnosed, Diagnosis, code::Code, limits::NoLimits, timeouts::Timeouts},
+        diagnosis::{Diagnosed, Diagnosis, code::Code, join::Seen, limits::NoLimits, timeouts::Timeouts},
         event::{Event, decode::Decoder, party::Owner},
     };
 
@@ -153,7 +153,7 @@ mod tests {
     }
 
     fn diagnose(records: &[Record]) -> Vec<Diagnosed> {
-        let mut diagnosis = Diagnosis::new(Box::new(NoLimits), Timeouts::built_in(), Some(0));
+        let mut diagnosis = Diagnosis::new(Box::new(NoLimits), Timeouts::built_in(), Seen::AllSince(0));
         let mut out = Vec::new();
         for record in records {
             diagnosis.take(decode(record), Owner::default());

@@ -54,26 +54,38 @@ pub struct Expired {
     pub sender_missing: bool,
 }
 
+/// Which resets that this node's sockets and closed ports send come here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Seen {
+    /// Some.
+    #[default]
+    Some,
+    /// Those of the connections that are asked for, by their addresses: worth waiting for. One that is missing may have other
+    /// addresses, where they are translated.
+    AskedFor,
+    /// All since that time (CLOCK_BOOTTIME, nanoseconds). One that is missing means something.
+    AllSince(u64),
+}
+
 /// Ends that look for each other.
 #[derive(Debug, Default)]
 pub struct Join {
     receivers: Waiting,
-    /// Those whose sender certainly is one that is seen.
+    /// Those whose sender is one that is seen.
     certain: Waiting,
     senders: Waiting,
     /// Senders that have waited in vain: a receiver that comes too late still learns from its sender.
     told: Waiting,
-    /// Since when no sender can have been missed, if that can be said at all.
-    complete_since_ns: Option<u64>,
+    seen: Seen,
     /// Up to when everything has come, and it is known what was lost.
     complete_until_ns: u64,
 }
 
 impl Join {
-    /// Every RST that this node's sockets and closed ports send comes here since that time, if since any.
+    /// Where these senders are seen.
     #[must_use]
-    pub fn new(sees_every_sender_since_ns: Option<u64>) -> Self {
-        Self { complete_since_ns: sees_every_sender_since_ns, ..Self::default() }
+    pub fn new(seen: Seen) -> Self {
+        Self { seen, ..Self::default() }
     }
 
     /// Everything that happened before has come, but for what [`Self::lost`] was told.
@@ -83,7 +95,7 @@ impl Join {
 
     /// Events were lost before that time: one of them may be the sender of whoever received about then.
     pub fn lost(&mut self, until_ns: u64) {
-        if let Some(since) = &mut self.complete_since_ns {
+        if let Seen::AllSince(since) = &mut self.seen {
             *since = (*since).max(until_ns.saturating_add(CERTAIN_PATIENCE_NS));
         }
     }
@@ -129,7 +141,7 @@ impl Join {
             return Some(Expired { end, sender_missing: false });
         }
         let (end, waited) = self.certain.expired(boot_ns.min(self.complete_until_ns))?;
-        let sender_missing = waited && self.complete_since_ns.is_some_and(|since| end.event.boot_ns > since);
+        let sender_missing = waited && matches!(self.seen, Seen::AllSince(since) if end.event.boot_ns > since);
         Some(Expired { end, sender_missing })
     }
 
@@ -141,7 +153,7 @@ impl Join {
 
     /// Whether the sender of what was received there is one that is seen.
     fn has_a_seen_sender(&self, receiver: &Event) -> bool {
-        self.complete_since_ns.is_some() && is_own_address(receiver)
+        self.seen != Seen::Some && is_own_address(receiver)
     }
 }
 

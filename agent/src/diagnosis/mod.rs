@@ -9,8 +9,8 @@
 //! * [`limits`]: idle limits learned from quiet closes; [`timeouts`]: those that products document.
 //!
 //! Each end of a reset waits up to [`join::PATIENCE_NS`] for the other, which may be on this node, too: the sender knows more,
-//! and each names the other. Who certainly has a sender on this node waits for it up to [`join::CERTAIN_PATIENCE_NS`]. And
-//! what a process may do something about waits as long for that to happen as one end for the other.
+//! and each names the other. Who certainly has a sender on this node waits for it up to [`join::CERTAIN_PATIENCE_NS`], and
+//! until all has come. And what a process may do something about waits as long for that to happen as one end for the other.
 
 pub mod cause;
 pub mod chain;
@@ -36,7 +36,7 @@ use self::{
     },
     code::Code,
     ended::RecentlyEnded,
-    join::{End, Expired, Join, Pair, connection_id},
+    join::{End, Expired, Join, Pair, Seen, connection_id},
     limits::Limits,
     timeouts::Timeouts,
 };
@@ -133,13 +133,11 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
-    /// With idle limits learned by `limits` and documented `timeouts`. `sees_every_sender_since_ns` tells since when
-    /// (CLOCK_BOOTTIME, nanoseconds) every RST that this node's sockets and closed ports send comes here, if it does: only
-    /// then does a missing one mean something.
+    /// With idle limits learned by `limits` and documented `timeouts`, where these senders are `seen`.
     #[must_use]
-    pub fn new(limits: Box<dyn Limits + Send>, timeouts: Timeouts, sees_every_sender_since_ns: Option<u64>) -> Self {
+    pub fn new(limits: Box<dyn Limits + Send>, timeouts: Timeouts, seen: Seen) -> Self {
         Self {
-            join: Join::new(sees_every_sender_since_ns),
+            join: Join::new(seen),
             recent: Recent::default(),
             hold: Hold::default(),
             ended: RecentlyEnded::default(),

@@ -20,6 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agent_common::settings::Settings;
 use anyhow::{Context, Result, bail};
 use tokio::{
     sync::oneshot,
@@ -39,7 +40,7 @@ use crate::{
     attribution::{AttributionConfig, Attributor},
     diagnosis::{
         Diagnosis,
-        join::PATIENCE_NS,
+        join::{PATIENCE_NS, Seen},
         limits::{Limits, NoLimits},
         timeouts::Timeouts,
     },
@@ -159,9 +160,8 @@ impl Stages {
 
         let (queue, messages) = std::sync::mpsc::sync_channel(QUEUE);
         let (finished, mut pipeline_finished) = oneshot::channel();
-        // A filter in the kernel leaves out senders: those in other cgroups, and those whose address is translated.
-        let sees_every_sender = tracer.attached.shows_every_sender() && !self.options.settings.filters();
-        let diagnosis = Diagnosis::new(limits(&mut tracer), self.timeouts, sees_every_sender.then(clock::boot_ns));
+        let seen = seen(&tracer, &self.options.settings);
+        let diagnosis = Diagnosis::new(limits(&mut tracer), self.timeouts, seen);
         let start = start_line(&tracer, &self.attributor, capabilities);
         let pipeline = Pipeline::new(
             Arc::clone(&vitals),
@@ -307,6 +307,17 @@ impl Reader {
         let _full = self.queue.try_send(Message::Complete(now));
         Ok(())
     }
+}
+
+/// Which senders come through the filters in the kernel.
+fn seen(tracer: &Tracer, settings: &Settings) -> Seen {
+    if !tracer.attached.shows_every_sender() || settings.cgroup_count > 0 {
+        return Seen::Some;
+    }
+    if settings.port_count > 0 || settings.network_count > 0 {
+        return Seen::AskedFor;
+    }
+    Seen::AllSince(clock::boot_ns())
 }
 
 fn limits(tracer: &mut Tracer) -> Box<dyn Limits + Send> {

@@ -90,7 +90,7 @@ fn what_waits_is_bounded() {
 /// On a machine that stood still a sender lost its CPU for 148 ms behind the sending, before its tracepoint fired.
 #[test]
 fn a_receiver_whose_sender_is_on_this_node_waits_for_it() {
-    let mut join = Join::new(Some(0));
+    let mut join = Join::new(Seen::AllSince(0));
     assert!(join.received(of(&end(kind::RESET_RECEIVED, 9, 7, 90))).is_none());
     assert!(join.expired(90 + 148_000_000).is_none());
     assert!(join.sent(of(&end(kind::RESET_SENT, 7, 9, 90 + 148_000_000))).is_some());
@@ -113,7 +113,7 @@ fn refused(join: &mut Join, boot_ns: u64) {
 
 #[test]
 fn nobody_is_missed_before_all_has_come() {
-    let mut join = Join::new(Some(0));
+    let mut join = Join::new(Seen::AllSince(0));
     refused(&mut join, 90);
     assert!(join.expired(90 + 5 * CERTAIN_PATIENCE_NS).is_none(), "a record from then is not all of them");
     assert_eq!(is_missed(&mut join, 90 + CERTAIN_PATIENCE_NS), Some(true));
@@ -124,13 +124,13 @@ fn nobody_is_missed_before_all_has_come() {
 fn nobody_is_missed_who_may_have_been_lost() {
     const S: u64 = CERTAIN_PATIENCE_NS;
     for (refused_ns, missed) in [(9 * S, false), (10 * S, false), (11 * S, false), (11 * S + 1, true)] {
-        let mut join = Join::new(Some(0));
+        let mut join = Join::new(Seen::AllSince(0));
         refused(&mut join, refused_ns);
         join.lost(10 * S);
         assert_eq!(is_missed(&mut join, refused_ns + S), Some(missed), "at {refused_ns}");
     }
     // And one that comes to the agent after that.
-    let mut join = Join::new(Some(0));
+    let mut join = Join::new(Seen::AllSince(0));
     join.lost(10 * S);
     refused(&mut join, 9 * S);
     assert_eq!(is_missed(&mut join, 10 * S), Some(false));
@@ -139,16 +139,25 @@ fn nobody_is_missed_who_may_have_been_lost() {
 #[test]
 fn nobody_is_missed_from_before_the_hooks() {
     for (refused_ns, missed) in [(100, false), (101, true)] {
-        let mut join = Join::new(Some(100));
+        let mut join = Join::new(Seen::AllSince(100));
         refused(&mut join, refused_ns);
         assert_eq!(is_missed(&mut join, refused_ns + CERTAIN_PATIENCE_NS), Some(missed));
     }
 }
 
+/// Where addresses are translated the sender's may be one that is not asked for. It is waited for all the same.
+#[test]
+fn nobody_is_missed_with_a_filter_by_address() {
+    let mut join = Join::new(Seen::AskedFor);
+    refused(&mut join, 90);
+    assert_eq!(is_missed(&mut join, 90 + CERTAIN_PATIENCE_NS - 1), None);
+    assert_eq!(is_missed(&mut join, 90 + CERTAIN_PATIENCE_NS), Some(false));
+}
+
 /// Nothing more comes: it had no time to wait, which proves nothing.
 #[test]
 fn nobody_is_missed_when_the_agent_ends() {
-    let mut join = Join::new(Some(0));
+    let mut join = Join::new(Seen::AllSince(0));
     refused(&mut join, 90);
     assert!(!join.left().unwrap().sender_missing);
     assert!(join.left().is_none());
@@ -157,7 +166,7 @@ fn nobody_is_missed_when_the_agent_ends() {
 /// A NodePort on this node's own address leads to a pod on any.
 #[test]
 fn nobody_is_missed_behind_a_translated_address() {
-    let mut join = Join::new(Some(0));
+    let mut join = Join::new(Seen::AllSince(0));
     let mut translated = of(&end(kind::RESET_RECEIVED, 9, 8, 90));
     translated.event.backend = Some("10.79.0.9:8080".parse().unwrap());
     assert!(join.received(translated).is_none());
@@ -167,7 +176,7 @@ fn nobody_is_missed_behind_a_translated_address() {
 #[test]
 fn nothing_is_said_of_a_sender_that_may_be_elsewhere() {
     let (_, elsewhere) = answered_early();
-    let mut join = Join::new(Some(0));
+    let mut join = Join::new(Seen::AllSince(0));
     assert!(join.received(of(&elsewhere)).is_none());
     let expired = join.expired(elsewhere.boot_ns + PATIENCE_NS).unwrap();
     assert!(!expired.sender_missing);
@@ -176,7 +185,7 @@ fn nothing_is_said_of_a_sender_that_may_be_elsewhere() {
 /// Who had to make room in a storm did not wait long enough to say that there is no sender.
 #[test]
 fn who_makes_room_does_not_miss_a_sender() {
-    let mut join = Join::new(Some(0));
+    let mut join = Join::new(Seen::AllSince(0));
     for number in 0..=MOST as u32 {
         assert!(join.received(of(&end(kind::RESET_RECEIVED, number, number + 1, 90))).is_none());
     }
@@ -189,7 +198,7 @@ fn who_makes_room_does_not_miss_a_sender() {
 fn a_receiver_that_comes_late_finds_the_sender_that_was_told() {
     let sent = of(&end(kind::RESET_SENT, 7, 9, 100));
     let received = of(&end(kind::RESET_RECEIVED, 9, 7, 100 + 3 * PATIENCE_NS));
-    let mut join = Join::new(Some(0));
+    let mut join = Join::new(Seen::AllSince(0));
     assert!(join.sent(sent.clone()).is_none());
     assert_eq!(join.expired(100 + 2 * PATIENCE_NS).unwrap().end, sent);
     let pair = Some(Pair { sender: sent, receiver: received.clone(), sender_is_told: true });

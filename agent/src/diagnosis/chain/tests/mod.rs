@@ -13,7 +13,7 @@ use agent_common::{
 };
 
 use crate::{
-    diagnosis::{Diagnosed, Diagnosis, code::Code, limits::NoLimits, timeouts::Timeouts},
+    diagnosis::{Diagnosed, Diagnosis, code::Code, join::Seen, limits::NoLimits, timeouts::Timeouts},
     event::{
         Event,
         decode::Decoder,
@@ -170,7 +170,7 @@ fn owner(record: &Record) -> Owner {
 }
 
 fn diagnosis() -> Diagnosis {
-    Diagnosis::new(Box::new(NoLimits), Timeouts::built_in(), Some(0))
+    Diagnosis::new(Box::new(NoLimits), Timeouts::built_in(), Seen::AllSince(0))
 }
 
 /// The proxy closes the application's connection with a FIN: no line, but something to remember.
