@@ -1,7 +1,7 @@
 //! RSTs of a host that this agent does not see: made by hand and sent through a raw socket.
 
 use std::{
-    net::{SocketAddr, SocketAddrV4, TcpStream},
+    net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
@@ -64,6 +64,24 @@ pub fn reject<T>(server: SocketAddr, connect: impl FnOnce() -> T) -> T {
             return connecting;
         }
     }
+}
+
+/// Has the kernel drop whatever comes for this listener, without an answer (`tcp_filter()`).
+pub fn take_nothing(listener: &TcpListener) {
+    // BPF_RET of 0 bytes, `include/uapi/linux/bpf_common.h`.
+    let mut nothing = libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 };
+    let program = libc::sock_fprog { len: 1, filter: &raw mut nothing };
+    // SAFETY: the option is a program of one instruction, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    assert_eq!(result, 0, "SO_ATTACH_FILTER: {}", std::io::Error::last_os_error());
 }
 
 fn socket() -> OwnedFd {

@@ -458,18 +458,16 @@ fn tls_close_notify() {
 }
 
 /// A RST to our SYN that no socket of this host sent, although the address is this host's own. (Made by hand, as a reject
-/// rule makes it; the SYN itself is dropped because the listener's queue is full.)
+/// rule makes it; the listener itself takes nothing.)
 fn rejected_by_firewall() {
     let netns = Netns::new();
     let mut agent = Agent::shared();
     let (port, _held) = netns.run(|| {
         let listener = Family::V4.listen();
-        // SAFETY: the descriptor is a listener; listening again changes its backlog.
-        assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+        raw::take_nothing(&listener);
         let address = listener.local_addr().unwrap();
-        let waiting = TcpStream::connect(address).unwrap();
         let rejected = raw::reject(address, || connect_nonblocking(address));
-        (address.port(), (listener, waiting, rejected))
+        (address.port(), (listener, rejected))
     });
     let failure = agent.connect_failure(&netns, port);
     is(&failure, "/facts/connect_failure", "refused");
