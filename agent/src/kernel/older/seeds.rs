@@ -37,6 +37,7 @@ struct Holder {
     /// As it was last seen.
     process: Task,
     read: Option<Instant>,
+    /// It had ended at the last sweep.
     ended: bool,
 }
 
@@ -99,13 +100,14 @@ impl Seeds {
             return;
         }
         self.swept = Some(now);
-        for holder in self.holders.iter_mut().filter(|holder| !holder.ended) {
-            holder.ended = !holder.look_again(&self.proc_root);
-        }
+        // Not before the next look: the last events of who has ended since the last one may not have been read.
         let holders = &self.holders;
         self.connections.retain(|open| holders.get(open.holder as usize).is_some_and(|holder| !holder.ended));
         if self.is_empty() {
             *self = Self { swept: self.swept, ..Self::default() };
+        }
+        for holder in self.holders.iter_mut().filter(|holder| !holder.ended) {
+            holder.ended = !holder.look_again(&self.proc_root);
         }
     }
 
@@ -238,7 +240,12 @@ mod tests {
         assert_eq!(last.connection.owner.tgid, 300);
         seeds.sweep_at(now + SWEEP_PAUSE / 2);
         assert_eq!(seeds.len(), 2);
+        // The agent stood still as it ended, and has not read yet what it did at last.
         seeds.sweep_at(now + SWEEP_PAUSE);
+        let mut unread = record(COOKIE);
+        seeds.complete_at(&mut unread, now + SWEEP_PAUSE);
+        assert_eq!(unread.connection.owner.tgid, 300);
+        seeds.sweep_at(now + 2 * SWEEP_PAUSE);
         assert_eq!((seeds.len(), seeds.holders.len()), (0, 0));
         assert_eq!(seeds.holder(COOKIE), None);
     }
@@ -248,7 +255,9 @@ mod tests {
         let fake = Fake::new();
         let mut seeds = fake.seeds();
         fake.write("java", 51);
-        seeds.sweep();
+        let now = Instant::now();
+        seeds.sweep_at(now);
+        seeds.sweep_at(now + SWEEP_PAUSE);
         assert!(seeds.is_empty());
     }
 }
