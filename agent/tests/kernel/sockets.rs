@@ -6,6 +6,8 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
+use crate::agent::patience;
+
 /// Which addresses a connection uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -125,6 +127,19 @@ pub fn tcp_option(stream: &TcpStream, option: libc::c_int, value: libc::c_int) {
         )
     };
     assert_eq!(result, 0, "a TCP option: {}", std::io::Error::last_os_error());
+}
+
+/// A listener, and a connection that waits for it to be accepted: the client is through with the handshake before the
+/// server is, whose ACK may still be on its way when connect() returns.
+pub fn waiting_to_be_accepted(family: Family) -> (TcpListener, TcpStream) {
+    let listener = family.listen();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let mut ready = libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let patience_ms = i32::try_from(patience().as_millis()).unwrap();
+    // SAFETY: there is one pollfd, and it outlives the call.
+    let count = unsafe { libc::poll(&raw mut ready, 1, patience_ms) };
+    assert_eq!(count, 1, "nothing waits to be accepted");
+    (listener, client)
 }
 
 /// A socket that has begun to connect and does not wait.

@@ -16,7 +16,7 @@ use crate::{
     expect::{Step, TWO_TICKS_MS, cause, is, near, number, until_hit},
     netns::Netns,
     raw,
-    sockets::{Family, Pair, connect_nonblocking, linger_zero, tcp_option},
+    sockets::{Family, Pair, connect_nonblocking, linger_zero, tcp_option, waiting_to_be_accepted},
 };
 
 pub const CASES: &[Case] = &[
@@ -187,11 +187,7 @@ fn accept_queue_overflow() {
 fn aborted_before_accept() {
     let netns = Netns::new();
     let mut agent = Agent::shared();
-    let (listener, client) = netns.run(|| {
-        let listener = Family::V4.listen();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (listener, client)
-    });
+    let (listener, client) = netns.run(|| waiting_to_be_accepted(Family::V4));
     linger_zero(&client);
     drop(client);
     let received = agent.reset(&netns, "received", listener.local_addr().unwrap().port());

@@ -13,7 +13,7 @@ use crate::{
     agent::Agent,
     expect::{TWO_TICKS_MS, absent, cause, is, number, until_hit},
     netns::Netns,
-    sockets::{Family, Pair, connect_nonblocking, linger_zero, tcp_option},
+    sockets::{Family, Pair, connect_nonblocking, linger_zero, tcp_option, waiting_to_be_accepted},
 };
 
 pub const CASES: &[Case] = &[
@@ -152,11 +152,7 @@ fn health_checks() {
     let received = agent.reset(&netns, "received", server);
     is(&received, "/cause/benign", true);
 
-    let (listener, waiting) = netns.run(|| {
-        let listener = Family::V4.listen();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (listener, client)
-    });
+    let (listener, waiting) = netns.run(|| waiting_to_be_accepted(Family::V4));
     linger_zero(&waiting);
     drop(waiting);
     let received = agent.reset(&netns, "received", listener.local_addr().unwrap().port());
@@ -357,11 +353,7 @@ fn rst_into_time_wait() {
 fn data_of_an_aborted_connection() {
     let netns = Netns::new();
     let mut agent = Agent::shared();
-    let (listener, mut client) = netns.run(|| {
-        let listener = Family::V4.listen();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (listener, client)
-    });
+    let (listener, mut client) = netns.run(|| waiting_to_be_accepted(Family::V4));
     client.write_all(b"question").unwrap();
     linger_zero(&client);
     drop(client);

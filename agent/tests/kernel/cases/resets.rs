@@ -12,7 +12,7 @@ use crate::{
     agent::{Agent, at_leisure},
     expect::{Step, absent, is, near, number},
     netns::Netns,
-    sockets::{Family, Pair, linger_zero, tcp_option},
+    sockets::{Family, Pair, linger_zero, tcp_option, waiting_to_be_accepted},
 };
 
 pub const CASES: &[Case] = &[
@@ -252,11 +252,7 @@ fn destroyed_by_an_administrator() {
 fn listener_closed_with_the_connection_queued() {
     let netns = Netns::new();
     let mut agent = Agent::shared();
-    let (listener, client) = netns.run(|| {
-        let listener = Family::V4.listen();
-        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (listener, client)
-    });
+    let (listener, client) = netns.run(|| waiting_to_be_accepted(Family::V4));
     let (server, port) = (listener.local_addr().unwrap().port(), client.local_addr().unwrap().port());
     drop(listener);
     let sent = agent.reset(&netns, "sent", server);
