@@ -325,13 +325,10 @@ impl Agent {
     }
 }
 
-/// Whether every thread of a process is stopped: `T` in proc_pid_stat(5), behind a name that may hold anything.
+/// Whether every thread of a process is stopped: `T` in proc_pid_stat(5).
 fn stands_still(pid: i32) -> bool {
-    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
-    threads.flatten().all(|thread| {
-        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
-    })
+    let Ok(threads) = procfs::process::Process::new(pid).and_then(|process| process.tasks()) else { return false };
+    threads.flatten().all(|thread| thread.stat().is_ok_and(|stat| stat.state == 'T'))
 }
 
 /// Lines as they were written.

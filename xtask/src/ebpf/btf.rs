@@ -221,9 +221,8 @@ impl Elf {
     /// A number of so many bytes.
     fn number(self, object: &[u8], at: usize, length: usize) -> Result<usize, String> {
         let field = bytes(object, &(at..at.saturating_add(length)))?;
-        let digits: Box<dyn Iterator<Item = &u8>> =
-            if self.big_endian { Box::new(field.iter()) } else { Box::new(field.iter().rev()) };
-        Ok(digits.fold(0, |number, byte| number << 8 | usize::from(*byte)))
+        let append = |number, byte: &u8| number << 8 | usize::from(*byte);
+        Ok(if self.big_endian { field.iter().fold(0, append) } else { field.iter().rfold(0, append) })
     }
 
     /// Where the section of this name is.

@@ -277,21 +277,25 @@ impl Reader {
         }
     }
 
-    /// Reads what is there, whether or not the kernel has said so, and says that everything up to now was read; false if
-    /// there was no room to say so.
-    fn caught_up(&mut self, tracer: &mut Tracer) -> bool {
+    /// Reads what is there, whether or not the kernel has said so; up to when (CLOCK_BOOTTIME, nanoseconds) that is all.
+    fn read_all(&mut self, tracer: &mut Tracer) -> u64 {
         let now = clock::boot_ns();
         tracer.read_rest(&mut self.records);
         self.pass_on();
+        now
+    }
+
+    /// Reads what is there, and says that everything up to now was read; false if
+    /// there was no room to say so.
+    fn caught_up(&mut self, tracer: &mut Tracer) -> bool {
+        let now = self.read_all(tracer);
         !matches!(self.queue.try_send(Message::CaughtUp(now)), Err(TrySendError::Full(_)))
     }
 
     /// Reads what is there, and says what was lost before now.
     fn losses(&mut self, tracer: &mut Tracer) -> Result<()> {
         self.vitals.reader.beat();
-        let now = clock::boot_ns();
-        tracer.read_rest(&mut self.records);
-        self.pass_on();
+        let now = self.read_all(tracer);
         let Look { mut losses, filtered, runs } = tracer.look()?;
         let looked = clock::boot_ns();
         self.vitals.filtered[BY_KERNEL].store(filtered, Relaxed);

@@ -57,17 +57,23 @@ fn judged_after(recent: &Recent, change: impl FnOnce(&mut Record)) -> Cause {
 }
 
 fn judged_with(process: Option<&str>, other: Other<'_>, recent: &Recent, change: impl FnOnce(&mut Record)) -> Cause {
-    let (event, timeouts) = (decoded(change), Timeouts::built_in());
+    let event = decoded(change);
+    judged_event(&event, process, other, recent)
+}
+
+/// The same of an event at hand.
+fn judged_event(event: &Event, process: Option<&str>, other: Other<'_>, recent: &Recent) -> Cause {
+    let timeouts = Timeouts::built_in();
     let context = Context {
         process,
-        before: recent.before_event(&event),
+        before: recent.before_event(event),
         limits: &NoLimits,
         timeouts: &timeouts,
         sender: other.sender,
         receiver: other.receiver,
         sender_missing: other.missing,
     };
-    judge(&event, &context)
+    judge(event, &context)
 }
 
 fn decoded(change: impl FnOnce(&mut Record)) -> Event {

@@ -100,7 +100,7 @@ impl Seeds {
             return;
         }
         self.swept = Some(now);
-        // Not before the next look: the last events of who has ended since the last one may not have been read.
+        // Those that had ended by the last sweep, and not by this one: what these did at last may not have been read yet.
         let holders = &self.holders;
         self.connections.retain(|open| holders.get(open.holder as usize).is_some_and(|holder| !holder.ended));
         if self.is_empty() {

@@ -1,8 +1,8 @@
 //! Reject rules of this node's own, in force: their RSTs are made by no socket and pass none of the hooks.
 
 use std::{
-    io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    io::Write,
+    net::{TcpListener, TcpStream},
 };
 
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     agent::Agent,
     expect::{absent, cause, is},
     netns::Netns,
-    sockets::connect_nonblocking,
+    sockets::{Family, Pair, connect_nonblocking},
 };
 
 pub const CASES: &[Case] = &[
@@ -32,26 +32,11 @@ fn reject(netns: &Netns, port: u16) {
     ));
 }
 
-fn listener(netns: &Netns, address: &str) -> (TcpListener, SocketAddr) {
-    let address: SocketAddr = address.parse().unwrap();
-    let listener = netns.run(move || TcpListener::bind(address).unwrap());
-    let address = listener.local_addr().unwrap();
-    (listener, address)
-}
-
-/// A connection whose server has answered, and the server's end of it.
-fn served(netns: &Netns, listener: &TcpListener, asked: SocketAddr) -> (TcpStream, TcpStream) {
-    let mut client = netns.run(move || TcpStream::connect(asked).unwrap());
-    let (mut server, _) = listener.accept().unwrap();
-    server.write_all(b"welcome").unwrap();
-    client.read_exact(&mut [0; 7]).unwrap();
-    (client, server)
-}
-
 fn new_connection() {
     let netns = Netns::new();
     let mut agent = Agent::shared();
-    let (_listener, address) = listener(&netns, "127.0.0.1:0");
+    let listener = netns.run(|| Family::V4.listen());
+    let address = listener.local_addr().unwrap();
     reject(&netns, address.port());
     drop(netns.run(|| connect_nonblocking(address)));
     let failure = agent.connect_failure(&netns, address.port());
@@ -63,11 +48,11 @@ fn new_connection() {
 fn open_connection() {
     let netns = Netns::new();
     let mut agent = Agent::shared();
-    let (listener, address) = listener(&netns, "127.0.0.1:0");
-    let (mut client, _server) = served(&netns, &listener, address);
-    reject(&netns, address.port());
-    client.write_all(b"question").unwrap();
-    let received = agent.reset(&netns, "received", client.local_addr().unwrap().port());
+    let mut pair = netns.run(|| Pair::connect(Family::V4));
+    pair.exchange(10, 10);
+    reject(&netns, pair.server_port());
+    pair.client.write_all(b"question").unwrap();
+    let received = agent.reset(&netns, "received", pair.client_port());
     is(&received, "/tcp/state", "ESTABLISHED");
     is(&received, "/facts/rst_had_timestamp", false);
     absent(&received, "/connection/other_end");
@@ -88,11 +73,14 @@ fn elsewhere() {
         }",
     );
     let mut agent = Agent::start(&["--conntrack-netns", &node.path()]);
-    let (listener, address) = listener(&other, "10.77.0.2:8080");
-    let (mut client, _server) = served(&node, &listener, "10.77.0.1:30080".parse().unwrap());
-    reject(&other, address.port());
-    client.write_all(b"question").unwrap();
-    let received = agent.reset(&node, "received", client.local_addr().unwrap().port());
+    let listener = other.run(|| TcpListener::bind("10.77.0.2:8080").unwrap());
+    let client = node.run(|| TcpStream::connect("10.77.0.1:30080").unwrap());
+    let (server, _) = listener.accept().unwrap();
+    let mut pair = Pair { client, server, listener };
+    pair.exchange(10, 10);
+    reject(&other, 8080);
+    pair.client.write_all(b"question").unwrap();
+    let received = agent.reset(&node, "received", pair.client_port());
     is(&received, "/local/ip", "10.77.0.1");
     is(&received, "/peer/ip", "10.77.0.1");
     is(&received, "/peer/backend/ip", "10.77.0.2");
@@ -102,7 +90,8 @@ fn elsewhere() {
 /// The sender may be one that the filter leaves out.
 fn with_filters() {
     let netns = Netns::new();
-    let (_listener, address) = listener(&netns, "127.0.0.1:0");
+    let listener = netns.run(|| Family::V4.listen());
+    let address = listener.local_addr().unwrap();
     let mut agent = Agent::start(&["--port", &address.port().to_string()]);
     reject(&netns, address.port());
     drop(netns.run(|| connect_nonblocking(address)));

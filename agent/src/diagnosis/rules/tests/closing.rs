@@ -145,17 +145,7 @@ fn a_proxy_that_gave_up_connecting_names_its_setting() {
         });
         let mut recent = Recent::default();
         recent.note(&connect, &Owner::default()).unwrap();
-        let timeouts = Timeouts::built_in();
-        let context = Context {
-            process: Some("envoy"),
-            before: recent.before_event(&close),
-            limits: &NoLimits,
-            timeouts: &timeouts,
-            sender: None,
-            receiver: None,
-            sender_missing: false,
-        };
-        judge(&close, &context)
+        judged_event(&close, Some("envoy"), Other::default(), &recent)
     };
     let gave_up = closed_after(0);
     assert_eq!((gave_up.code, gave_up.confidence), (Code::ProxyConnectTimeout, Confidence::Likely));

@@ -108,7 +108,7 @@ fn data_that_crossed_the_fin_is_a_race_where_the_server_was_idle() {
             with_fin(record, first_fin::LOCAL, 2, idle, idle);
         });
         event.facts.data_without_reader = true;
-        judge_alone(&event)
+        judged_event(&event, Some("node"), Other::default(), &Recent::default())
     };
     let race = crossed(1501);
     assert_eq!((race.code, race.confidence), (Code::KeepaliveRace, Confidence::Likely));
@@ -131,7 +131,7 @@ fn data_between_a_servers_shutdown_and_its_close_is_the_rest_of_a_request() {
             with_fin(record, first_fin::LOCAL, ago_ms, idle, idle);
         });
         event.facts.data_without_reader = true;
-        judge_alone(&event)
+        judged_event(&event, Some("node"), Other::default(), &Recent::default())
     };
     let close = shut(role::SERVER, 1, 0);
     assert_eq!((close.code, close.confidence), (Code::EarlyResponseClose, Confidence::Possible));
@@ -139,21 +139,6 @@ fn data_between_a_servers_shutdown_and_its_close_is_the_rest_of_a_request() {
         let left = shut(role, ago_ms, idle);
         assert_eq!((left.code, left.confidence), (Code::DataAfterShutdown, Confidence::Certain), "{ago_ms} {idle}");
     }
-}
-
-/// Without anything that was known before.
-fn judge_alone(event: &Event) -> Cause {
-    let timeouts = Timeouts::built_in();
-    let context = Context {
-        process: Some("node"),
-        before: None,
-        limits: &NoLimits,
-        timeouts: &timeouts,
-        sender: None,
-        receiver: None,
-        sender_missing: false,
-    };
-    judge(event, &context)
 }
 
 #[test]
